@@ -1,0 +1,144 @@
+"""The architecture on one page: minimise over alpha  E_{h ~ p_alpha}[ f(z*(h); h) ],  z*(h) = argmin_z g(z; h).
+
+Every part is one symbol of that line and one protocol below. Shapes: n architectures of D decisions with K choices
+each are ``h [*R, n, D, K]`` (float, rows on the simplex, *vertices are architectures*; R is an optional leading run
+dimension: many independent searches in one tensor program). f is a loss: lower is better, everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from archgrad.records import Architecture, Batch, Estimate, Job, Step, Trial
+
+
+@runtime_checkable
+class Space(Protocol):
+    """h: what can be searched. ``spaces/``"""
+
+    @property
+    def mask(self) -> Tensor:
+        """Bool ``[D, K]``: which choices exist (ragged decisions are padded to K)."""
+
+    def active(self, h: Tensor) -> Tensor:
+        """``[*R, n, D, K] -> [*R, n, D]``: 1 where the decision matters, 0 where a parent's choice switched it off."""
+
+    def encode(self, architectures: Sequence[Architecture]) -> Tensor:
+        """Names to vertices ``[n, D, K]``."""
+
+    def decode(self, h: Tensor) -> list[Architecture]:
+        """Vertices ``[n, D, K]`` to names; an inactive decision reads its first choice."""
+
+    def key(self, architecture: Architecture) -> str:
+        """Equal for architectures that are the same network."""
+
+
+class Policy(Protocol):
+    """p_alpha, an ``nn.Module`` whose parameters are alpha. ``policies/``"""
+
+    space: Space
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+    def conditionals(self, h: Tensor) -> Tensor:
+        """log p(h_d = k | h_<d): ``[*R, n, D, K] -> [*R, n, D, K]``, -inf at choices that do not exist."""
+
+    def log_prob(self, h: Tensor) -> Tensor:
+        """``[*R, n, D, K] -> [*R, n]``, over active decisions only."""
+
+    def entropy(self, h: Tensor) -> Tensor:
+        """``[*R, n]``: entropies of the active conditionals, summed; averages to the policy's entropy over h ~ p."""
+
+    def sample(self, n: int, generator: torch.Generator | None = None, *, noise: Tensor | None = None) -> Tensor:
+        """n vertices ``[*R, n, D, K]``. ``noise``: uniforms in (0, 1) of that shape, drawn here when absent."""
+
+    def mode(self) -> Tensor:
+        """The (greedily) most probable architecture, ``[*R, 1, D, K]``."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Any) -> Any: ...
+
+
+class Estimator(Protocol):
+    """d/dalpha E[f]. ``estimators/``
+
+    differentiates: how often f is differentiated in h (0: values only).
+    epochs: gradient steps made from one batch.
+    """
+
+    differentiates: int
+    epochs: int
+
+    def propose(self, policy: Policy, generator: torch.Generator) -> Batch:
+        """The points where f is wanted."""
+
+    def gradient(self, policy: Policy, batch: Batch, values: Tensor) -> Estimate:
+        """~ dJ/dalpha at the *present* alpha from ``values [*R, n]``; alpha itself is not touched."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+class Solver(Protocol):
+    """z*(h). ``solvers/``. differentiable: how often its answer can be differentiated in h."""
+
+    differentiable: int
+
+    def measure(
+        self, architecture: Architecture, seed: int, fidelity: float, save: str | None = None
+    ) -> dict[str, float]:
+        """Train and measure one architecture; pure, runs in a worker. ``save``: a file for the trained weights."""
+
+
+class Objective(Protocol):
+    """f from what was measured, lower is better. ``objectives/``. differentiable: as for the solver."""
+
+    differentiable: int
+
+    def __call__(self, metrics: Sequence[Mapping[str, float]]) -> Tensor:
+        """n measurements to ``[n]``."""
+
+
+class Executor(Protocol):
+    """Where evaluations run. ``executors/``. A failure is a failed Trial, never an exception."""
+
+    def run(self, jobs: Iterable[Job]) -> Iterator[Trial]:
+        """Yields each trial as it finishes, in any order."""
+
+    def close(self) -> None: ...
+
+
+class Store(Protocol):
+    """What a run has learned. ``stores/``. One writer; a trial is on disk before ``add`` returns."""
+
+    def add(self, trial: Trial) -> None:
+        """Keep a trial; one whose index is already kept is ignored."""
+
+    def trials(self) -> list[Trial]:
+        """All trials by index."""
+
+    def add_step(self, step: Step, state: Mapping[str, Any]) -> None:
+        """Log an update of alpha and replace the checkpoint by ``state``, in one transaction."""
+
+    def steps(self) -> list[Step]: ...
+
+    def checkpoint(self) -> dict[str, Any] | None:
+        """The state of the last ``add_step``: nested dicts and lists of numbers, strings, None and tensors."""
+
+    def set_meta(self, name: str, value: Any) -> None:
+        """Keep one JSON value under a name."""
+
+    def meta(self, name: str) -> Any:
+        """The JSON value, None where there is none."""
+
+    def close(self) -> None: ...
+
+
+Measure = Callable[[Job], dict[str, float]]
+"""What an executor calls; picklable where it leaves the process."""

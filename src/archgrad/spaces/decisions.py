@@ -1,0 +1,169 @@
+"""h as a sequence of named decisions: names to tensors and back, masks, and which decisions are active."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from archgrad.errors import UsageError
+from archgrad.records import Architecture
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One decision: a name, its options, and when it matters.
+
+    when: pairs (earlier decision, option) by index; the decision is active if one of them holds. Empty: always.
+    """
+
+    name: str
+    options: tuple[str, ...]
+    when: tuple[tuple[int, int], ...] = ()
+
+
+class Decisions:
+    """A space that is nothing but its decisions; D of them, ragged ones padded to K choices.
+
+    Raises UsageError for repeated names, no options, or a ``when`` that points forwards.
+    """
+
+    def __init__(self, decisions: Sequence[Decision]) -> None:
+        self.decisions = tuple(decisions)
+        if not self.decisions:
+            raise UsageError("a space should have at least one decision, got none; put a Choice into the model")
+        names = [d.name for d in self.decisions]
+        for d, decision in enumerate(self.decisions):
+            if names.index(decision.name) != d:
+                raise UsageError(f"decision names should differ, got {decision.name!r} twice; rename one")
+            if not decision.options or len(set(decision.options)) != len(decision.options):
+                raise UsageError(f"decision {decision.name!r} should have distinct options, got {decision.options}")
+            for parent, option in decision.when:
+                if not (0 <= parent < d and 0 <= option < len(self.decisions[parent].options)):
+                    raise UsageError(
+                        f"decision {decision.name!r} should depend on an option of an earlier decision, "
+                        f"got {(parent, option)}; parents come before children"
+                    )
+
+    @property
+    def D(self) -> int:
+        """Number of decisions."""
+        return len(self.decisions)
+
+    @cached_property
+    def K(self) -> int:
+        """Largest number of choices of a decision."""
+        return max(len(d.options) for d in self.decisions)
+
+    @cached_property
+    def mask(self) -> Tensor:
+        """Bool ``[D, K]``: which choices exist."""
+        return torch.tensor([[k < len(d.options) for k in range(self.K)] for d in self.decisions])
+
+    @cached_property
+    def size(self) -> int:
+        """How many architectures differ in an active decision."""
+        # Conditional decisions multiply only below the option that switches them on. With one parent each the
+        # decisions form a forest; a decision that several options switch on joins branches, and is counted by walking.
+        if all(len(d.when) <= 1 for d in self.decisions):
+            below = [[1] * len(d.options) for d in self.decisions]
+            total = 1
+            for d in reversed(range(self.D)):
+                count = sum(below[d])
+                if self.decisions[d].when:
+                    parent, option = self.decisions[d].when[0]
+                    below[parent][option] *= count
+                else:
+                    total *= count
+            return total
+        return self._count({}, 0)
+
+    def _count(self, chosen: dict[int, int], d: int) -> int:
+        if d == self.D:
+            return 1
+        decision = self.decisions[d]
+        on = not decision.when or any(chosen.get(p) == k for p, k in decision.when)
+        if not any(p == d for later in self.decisions[d + 1 :] for p, _ in later.when):
+            return (len(decision.options) if on else 1) * self._count(chosen, d + 1)
+        if not on:
+            return self._count(chosen, d + 1)
+        return sum(self._count({**chosen, d: k}, d + 1) for k in range(len(decision.options)))
+
+    def active(self, h: Tensor) -> Tensor:
+        """``[*R, n, D, K] -> [*R, n, D]``: 1 where the decision matters, 0 where a parent's choice switched it off.
+
+        On relaxed rows (or on the marginals of a factorised policy) it is the probability of being active, provided
+        that the options that switch a decision on exclude each other.
+        """
+        if not self.conditional:
+            return h.new_ones(h.shape[:-1])
+        columns: list[Tensor] = []
+        for decision in self.decisions:
+            on = h.new_ones(h.shape[:-2])
+            if decision.when:
+                on = sum((columns[p] * h[..., p, k] for p, k in decision.when), h.new_zeros(h.shape[:-2])).clamp(max=1)
+            columns.append(on)
+        return torch.stack(columns, -1)
+
+    @cached_property
+    def conditional(self) -> bool:
+        """Whether any decision depends on another."""
+        return any(d.when for d in self.decisions)
+
+    def canonical(self, h: Tensor) -> Tensor:
+        """Vertices with every inactive decision set to its first choice."""
+        if not self.conditional:
+            return h
+        first = torch.zeros_like(h)
+        first[..., 0] = 1
+        return torch.where(self.active(h).unsqueeze(-1) > 0, h, first)
+
+    def encode(self, architectures: Sequence[Architecture]) -> Tensor:
+        """Names to vertices ``[n, D, K]``, float32. UsageError where a name is unknown."""
+        h = torch.zeros(len(architectures), self.D, self.K)
+        for n, architecture in enumerate(architectures):
+            if len(architecture) != self.D:
+                raise UsageError(f"an architecture should have {self.D} choices, got {len(architecture)}")
+            for d, (decision, choice) in enumerate(zip(self.decisions, architecture, strict=True)):
+                if choice not in decision.options:
+                    raise UsageError(f"decision {decision.name!r} has the options {decision.options}, got {choice!r}")
+                h[n, d, decision.options.index(choice)] = 1
+        return h
+
+    def decode(self, h: Tensor) -> list[Architecture]:
+        """Vertices ``[n, D, K]`` to names; an inactive decision reads its first choice. UsageError off the vertices."""
+        if h.dim() != 3 or h.shape[1:] != (self.D, self.K):
+            raise UsageError(f"h should be [n, {self.D}, {self.K}], got {tuple(h.shape)}")
+        if not bool(
+            ((h == 0) | (h == 1)).all() and (h.sum(-1) == 1).all() and (h * ~self.mask.to(h.device) == 0).all()
+        ):
+            raise UsageError("only vertices are architectures, got relaxed rows or a choice that does not exist")
+        rows = self.canonical(h).argmax(-1).tolist()
+        return [tuple(d.options[k] for d, k in zip(self.decisions, row, strict=True)) for row in rows]
+
+    def key(self, architecture: Architecture) -> str:
+        """Equal for equal active choices."""
+        return json.dumps(self.decode(self.encode([architecture]))[0])
+
+    def uniform(self, n: int, generator: torch.Generator) -> Tensor:
+        """n vertices, every existing choice of every decision equally likely: ``[n, D, K]``."""
+        noise = torch.rand(n, self.D, self.K, generator=generator).masked_fill(~self.mask, -1)
+        return self.canonical(torch.nn.functional.one_hot(noise.argmax(-1), self.K).float())
+
+    def enumerate(self) -> Tensor:
+        """Every architecture once, ``[size, D, K]``. UsageError above a million."""
+        total = math.prod(len(d.options) for d in self.decisions)
+        if total > 1_000_000:
+            raise UsageError(f"only spaces of at most 1,000,000 architectures are enumerated, got {total:,}")
+        grids = torch.cartesian_prod(*[torch.arange(len(d.options)) for d in self.decisions]).reshape(-1, self.D)
+        h = torch.nn.functional.one_hot(grids, self.K).float()
+        return torch.unique(self.canonical(h), dim=0) if self.conditional else h
+
+    def describe(self) -> list[dict[str, object]]:
+        """The decisions as plain JSON values."""
+        return [{"name": d.name, "options": list(d.options), "when": [list(w) for w in d.when]} for d in self.decisions]
