@@ -7,13 +7,16 @@ dimension: many independent searches in one tensor program). f is a loss: lower 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from archgrad.records import Architecture, Batch, Estimate, Job, Step, Trial
+
+if TYPE_CHECKING:
+    from archgrad.objectives.additive import AdditiveCost
 
 
 @runtime_checkable
@@ -23,6 +26,14 @@ class Space(Protocol):
     @property
     def mask(self) -> Tensor:
         """Bool ``[D, K]``: which choices exist (ragged decisions are padded to K)."""
+
+    @property
+    def D(self) -> int:
+        """Number of decisions."""
+
+    @property
+    def K(self) -> int:
+        """Largest number of choices."""
 
     def active(self, h: Tensor) -> Tensor:
         """``[*R, n, D, K] -> [*R, n, D]``: 1 where the decision matters, 0 where a parent's choice switched it off."""
@@ -40,7 +51,8 @@ class Space(Protocol):
 class Policy(Protocol):
     """p_alpha, an ``nn.Module`` whose parameters are alpha. ``policies/``"""
 
-    space: Space
+    @property
+    def space(self) -> Space: ...
 
     def parameters(self) -> Iterator[nn.Parameter]: ...
 
@@ -68,10 +80,11 @@ class Estimator(Protocol):
     """d/dalpha E[f]. ``estimators/``
 
     differentiates: how often f is differentiated in h (0: values only).
-    epochs: gradient steps made from one batch.
+    samples: architectures a proposal. epochs: gradient steps made from one batch.
     """
 
     differentiates: int
+    samples: int
     epochs: int
 
     def propose(self, policy: Policy, generator: torch.Generator) -> Batch:
@@ -97,19 +110,27 @@ class Solver(Protocol):
 
 
 class Objective(Protocol):
-    """f from what was measured, lower is better. ``objectives/``. differentiable: as for the solver."""
+    """f from what was measured, lower is better. ``objectives/``
+
+    differentiable: as for the solver. cost: a part of f that is a sum over decisions, whose expectation is exact
+    under a factorised policy; None where there is none.
+    """
 
     differentiable: int
+    cost: AdditiveCost | None
 
     def __call__(self, metrics: Sequence[Mapping[str, float]]) -> Tensor:
         """n measurements to ``[n]``."""
+
+    def sampled(self, metrics: Sequence[Mapping[str, float]]) -> Tensor:
+        """f less ``cost``, ``[n]``: what is left to estimate from samples."""
 
 
 class Executor(Protocol):
     """Where evaluations run. ``executors/``. A failure is a failed Trial, never an exception."""
 
-    def run(self, jobs: Iterable[Job]) -> Iterator[Trial]:
-        """Yields each trial as it finishes, in any order."""
+    def run(self, jobs: Iterable[Job]) -> Generator[Trial, None, None]:
+        """Yields each trial as it finishes, in any order; closing the generator abandons what runs."""
 
     def close(self) -> None: ...
 

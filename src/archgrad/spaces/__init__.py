@@ -1,0 +1,10 @@
+"""h: what can be searched."""
+
+from archgrad.spaces.chain import chain
+from archgrad.spaces.choice import Choice, InputChoice
+from archgrad.spaces.decisions import Decision, Decisions
+from archgrad.spaces.mlp import mlp
+from archgrad.spaces.model import ModelSpace, space_of
+from archgrad.spaces.supernet import Supernet
+
+__all__ = ["Choice", "Decision", "Decisions", "InputChoice", "ModelSpace", "Supernet", "chain", "mlp", "space_of"]

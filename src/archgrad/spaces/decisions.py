@@ -123,6 +123,15 @@ class Decisions:
         first[..., 0] = 1
         return torch.where(self.active(h).unsqueeze(-1) > 0, h, first)
 
+    def canonical_site(self, h: Tensor, d: int) -> Tensor:
+        """``canonical`` for decision d alone, where only the decisions before it are known."""
+        on = self.active(h)[..., d, None] > 0
+        first = torch.zeros_like(h[..., d, :])
+        first[..., 0] = 1
+        h = h.clone()
+        h[..., d, :] = torch.where(on, h[..., d, :], first)
+        return h
+
     def encode(self, architectures: Sequence[Architecture]) -> Tensor:
         """Names to vertices ``[n, D, K]``, float32. UsageError where a name is unknown."""
         h = torch.zeros(len(architectures), self.D, self.K)

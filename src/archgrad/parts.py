@@ -1,0 +1,122 @@
+"""From settings to the parts of a run: data, space, objective, recipe."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from archgrad.errors import UsageError
+from archgrad.objectives import LossPlusCost, ValidLoss, WeightedProduct, additive_cost
+from archgrad.problem import Problem
+from archgrad.protocols import Objective
+from archgrad.recipes import RECIPES, Recipe
+from archgrad.settings import Settings
+from archgrad.solvers.from_scratch import FromScratch
+from archgrad.spaces import chain, mlp
+from archgrad.spaces.model import ModelSpace, space_of
+from archgrad.tasks.data import Data, load
+from archgrad.text import nearest
+
+SPACES: Mapping[str, Callable[..., ModelSpace]] = {"chain": chain, "mlp": mlp}
+"""The spaces of the command line: functions of an input shape and a number of classes."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a run is made of."""
+
+    settings: Settings
+    data: Data
+    space: ModelSpace
+    solver: FromScratch
+    problem: Problem
+    recipe: Recipe
+
+
+def parts_of(
+    settings: Settings,
+    *,
+    data: Any = None,
+    space: ModelSpace | nn.Module | Callable[[], nn.Module] | None = None,
+    recipe: Callable[..., Recipe] | None = None,
+    allow_import: bool = False,
+) -> Parts:
+    """The parts that the settings name, or those given in their place.
+
+    allow_import: let ``space`` and ``recipe`` settings of the form module:function import code. Never by default: a
+    configuration may come from somebody else.
+    """
+    if recipe is None and ":" not in settings.recipe and settings.recipe not in RECIPES:
+        raise UsageError(nearest("recipe", settings.recipe, RECIPES))  # before the data, which may take a while
+    if space is None and ":" not in settings.space and settings.space not in ("auto", *SPACES):
+        raise UsageError(nearest("space", settings.space, ["auto", *SPACES]))
+    loaded = (
+        data
+        if isinstance(data, Data)
+        else load(settings.data if data is None else data, seed=settings.seed, limit=settings.limit)
+    )
+    made_space = _space(settings, loaded, space, allow_import)
+    make = recipe or RECIPES.get(settings.recipe) or imported(settings.recipe, allow_import, "recipe")
+    made_recipe = make(made_space, settings.seed)
+    if not isinstance(made_recipe, Recipe):
+        raise UsageError(f"a recipe function should return a Recipe, got {type(made_recipe).__name__}")
+    solver = FromScratch(made_space, loaded)
+    if made_recipe.estimator.differentiates > solver.differentiable:
+        raise UsageError(
+            f"{type(made_recipe.estimator).__name__} differentiates f with respect to h, but FromScratch returns "
+            "values only; use ScoreFunction or PPO"
+        )
+    problem = Problem(made_space, solver, _objective(settings.objective, made_space))
+    return Parts(settings, loaded, made_space, solver, problem, made_recipe)
+
+
+def space_named(name: str, input_shape: tuple[int, ...], classes: int, allow_import: bool = False) -> ModelSpace:
+    """The space that a setting names, for inputs ``[N, *input_shape]``."""
+    if name == "auto":
+        name = "chain" if len(input_shape) == 3 else "mlp"
+    make = SPACES.get(name) or imported(name, allow_import, "space")
+    made = make(input_shape, classes)
+    return made if isinstance(made, ModelSpace) else space_of(made)
+
+
+def _space(settings: Settings, data: Data, given: Any, allow_import: bool) -> ModelSpace:
+    if given is None:
+        space = space_named(settings.space, data.input_shape, len(data.classes), allow_import)
+    else:
+        space = given if isinstance(given, ModelSpace) else space_of(given)
+    if space.example is None:
+        space.example = data.train.x[:2].float()
+    if tuple(space.example.shape[1:]) != tuple(data.input_shape):
+        raise UsageError(
+            f"the space's example should be shaped like the data, {tuple(data.input_shape)}, "
+            f"got {tuple(space.example.shape[1:])}"
+        )
+    return space
+
+
+def _objective(name: str, space: ModelSpace) -> Objective:
+    if name == "loss":
+        return ValidLoss()
+    kind, metric = name[4], name[5:]
+    reference = space.sizes(space.default)[metric]
+    if kind == "*":
+        return WeightedProduct(metric, reference)
+    return LossPlusCost(metric, reference, cost=additive_cost(space, metric))
+
+
+def imported(path: str, allow_import: bool, kind: str) -> Callable[..., Any]:
+    """The function that ``module:function`` names. UsageError without ``allow_import``: importing runs code."""
+    if not allow_import:
+        raise UsageError(f"{kind} {path!r} would import code; say --allow-import if you trust it and who wrote it")
+    module, _, name = path.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise UsageError(f"{kind} {path!r} should name a function as module:function, got: {error}") from None
+    if not callable(found):
+        raise UsageError(f"{kind} {path!r} should name a function, got a {type(found).__name__}")
+    return found  # type: ignore[no-any-return]

@@ -1,0 +1,28 @@
+"""A time budget becomes a number of trials, once; the run is then a function of that number."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+from archgrad.records import Trial
+from archgrad.settings import Settings
+
+RESERVE = 14.0
+"""Seconds kept for what is not training: starting workers, exporting, drawing the report."""
+
+
+def affordable(settings: Settings, trials: Sequence[Trial], used: float, batch: int) -> int:
+    """How many trials the search may spend, and the random search beside it, from those made so far.
+
+    used: seconds gone. batch: the policy's samples a step; the answer is a multiple of it, and at least one batch.
+    Full trainings are priced at the mean trial by epochs, a fifth on top, as the chosen tend to be the larger ones.
+    """
+    assert settings.budget is not None
+    workers = max(1, settings.workers)
+    each = statistics.fmean(t.seconds for t in trials)
+    full = each * max(1.0, settings.epochs / settings.proxy_epochs)
+    trainings = (2 * settings.finalists + 1) * settings.seeds + settings.random_mean
+    left = settings.budget - used - RESERVE - 1.2 * full * trainings / workers
+    more = left * workers / each  # trials to come, of both searches; the search has had its first batch
+    return max(batch, int((more + batch) / 2) // batch * batch)

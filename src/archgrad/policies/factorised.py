@@ -1,0 +1,57 @@
+"""p_alpha(h) = prod_d softmax(alpha_d)[h_d]: independent decisions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from archgrad.policies.sequence import active_sum, entropy, gumbel
+from archgrad.spaces.decisions import Decisions
+
+
+class Factorised(nn.Module):
+    """One categorical a decision, alpha = logits ``[*R, D, K]``, uniform at the start.
+
+    runs: leading dimensions R of independent policies that step together.
+    """
+
+    def __init__(self, space: Decisions, *, runs: tuple[int, ...] = ()) -> None:
+        super().__init__()
+        self.space, self.runs = space, runs
+        self.alpha = nn.Parameter(torch.zeros(*runs, space.D, space.K))
+        self.mask: Tensor
+        self.register_buffer("mask", space.mask.clone(), persistent=False)
+
+    def log_probabilities(self) -> Tensor:
+        """``[*R, D, K]``, -inf at choices that do not exist."""
+        return self.alpha.masked_fill(~self.mask, -torch.inf).log_softmax(-1)
+
+    def marginals(self) -> Tensor:
+        """P(h_d = k given that d is active), ``[*R, D, K]``; differentiable in alpha."""
+        return self.log_probabilities().exp()
+
+    def conditionals(self, h: Tensor) -> Tensor:
+        """``[*R, n, D, K]``: the same for every prefix."""
+        return self.log_probabilities().unsqueeze(-3).expand(h.shape)
+
+    def log_prob(self, h: Tensor) -> Tensor:
+        """``[*R, n, D, K] -> [*R, n]``, over active decisions."""
+        return active_sum(self.space, h, self.conditionals(h))
+
+    def entropy(self, h: Tensor) -> Tensor:
+        """``[*R, n]``, over active decisions."""
+        return entropy(self.space, h, self.conditionals(h))
+
+    @torch.no_grad()
+    def sample(self, n: int, generator: torch.Generator | None = None, *, noise: Tensor | None = None) -> Tensor:
+        """n vertices ``[*R, n, D, K]``; noise: uniforms of that shape."""
+        if noise is None:
+            noise = torch.rand(*self.runs, n, self.space.D, self.space.K, generator=generator)
+        best = (self.log_probabilities().unsqueeze(-3) + gumbel(noise)).argmax(-1)
+        return self.space.canonical(nn.functional.one_hot(best, self.space.K).to(self.alpha.dtype))
+
+    @torch.no_grad()
+    def mode(self) -> Tensor:
+        """``[*R, 1, D, K]``."""
+        best = self.log_probabilities().argmax(-1).unsqueeze(-2)
+        return self.space.canonical(nn.functional.one_hot(best, self.space.K).to(self.alpha.dtype))

@@ -1,0 +1,77 @@
+"""Published methods as compositions: a policy, an estimator, an optimiser. Each is a dozen lines and its paper."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch.optim import Adam, Optimizer
+
+from archgrad.errors import UsageError
+from archgrad.estimators.ppo import PPO
+from archgrad.estimators.score_function import ScoreFunction
+from archgrad.policies.autoregressive import Autoregressive
+from archgrad.policies.factorised import Factorised
+from archgrad.protocols import Estimator, Policy
+from archgrad.spaces.decisions import Decisions
+from archgrad.text import nearest
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How alpha is found: p_alpha, the estimate of the gradient, and the step along it."""
+
+    name: str
+    policy: Policy
+    estimator: Estimator
+    optimizer: Optimizer
+
+
+def reinforce(space: Decisions, seed: int = 0, *, samples: int = 10, lr: float = 0.1, entropy: float = 0.03) -> Recipe:
+    """Independent decisions, REINFORCE with a leave-one-out baseline. Williams (1992), Kool et al. (2019)."""
+    policy = Factorised(space)
+    estimator = ScoreFunction(samples, "leave-one-out", standardise=True, entropy=entropy)
+    return Recipe("reinforce", policy, estimator, Adam(policy.parameters(), lr))
+
+
+def ppo(
+    space: Decisions, seed: int = 0, *, samples: int = 10, lr: float = 0.2, epochs: int = 4, entropy: float = 0.03
+) -> Recipe:
+    """Independent decisions, PPO in small batches: few trials to a good network. Schulman et al. (2017)."""
+    policy = Factorised(space)
+    return Recipe("ppo", policy, PPO(samples, epochs=epochs, entropy=entropy), Adam(policy.parameters(), lr))
+
+
+def zoph_le(space: Decisions, seed: int = 0, *, samples: int = 10, lr: float = 3e-3) -> Recipe:
+    """LSTM controller, REINFORCE with a moving-average baseline. Zoph & Le (2016).
+
+    Theirs: two layers of 35, lr 6e-4, thousands of trials; a larger step suits the hundreds that fit here.
+    """
+    policy = Autoregressive(space, generator=torch.Generator().manual_seed(seed))
+    estimator = ScoreFunction(samples, "moving-average")
+    return Recipe("zoph_le", policy, estimator, Adam(policy.parameters(), lr))
+
+
+def nasnet(
+    space: Decisions, seed: int = 0, *, samples: int = 20, lr: float = 3e-3, epochs: int = 4, entropy: float = 0.03
+) -> Recipe:
+    """LSTM controller, PPO. Zoph et al. (2018), who took 20 samples an update and lr 3.5e-4."""
+    policy = Autoregressive(space, generator=torch.Generator().manual_seed(seed))
+    return Recipe("nasnet", policy, PPO(samples, epochs=epochs, entropy=entropy), Adam(policy.parameters(), lr))
+
+
+RECIPES: Mapping[str, Callable[..., Recipe]] = {
+    "ppo": ppo,
+    "reinforce": reinforce,
+    "nasnet": nasnet,
+    "zoph_le": zoph_le,
+}
+"""The recipes of the command line, by name; from Python any function from a space and a seed to a Recipe will do."""
+
+
+def recipe(name: str, space: Decisions, seed: int = 0) -> Recipe:
+    """A recipe by name. UsageError for an unknown one, with the nearest name."""
+    if name not in RECIPES:
+        raise UsageError(nearest("recipe", name, RECIPES))
+    return RECIPES[name](space, seed)

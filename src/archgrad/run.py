@@ -1,0 +1,216 @@
+"""A whole run in one folder: search, random search, full trainings, the choice, the hand-over, the report."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import platform
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors.torch import load_file
+from torch import nn
+
+import archgrad
+from archgrad.ending import Contest, contest, final_jobs, finalists
+from archgrad.errors import UsageError
+from archgrad.executors import Inline, Processes
+from archgrad.handover import hand_over
+from archgrad.loop import Failing, evaluate, loop, stream, training_seed
+from archgrad.parts import Parts
+from archgrad.plan import affordable
+from archgrad.problem import Measure
+from archgrad.protocols import Executor
+from archgrad.records import Job, Result, Status, Trial
+from archgrad.reports.html import write_report
+from archgrad.stores import SQLite
+from archgrad.summary import summarise
+from archgrad.watch import Silent, Watcher
+
+
+def begin(parts: Parts, folder: Path, watcher: Watcher | None = None) -> Result:
+    """Start a run in a new folder. UsageError if there is one already; nothing is left behind if it cannot begin."""
+    start = time.monotonic()
+    if folder.exists():
+        raise UsageError(f"a new run should have a new folder, but {folder} exists; resume it or name another (--out)")
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise UsageError(f"{folder} should be a folder that can be made: {error.strerror}; name another") from None
+    try:
+        text = yaml.safe_dump(parts.settings.described(), sort_keys=False, allow_unicode=True)
+        try:
+            (folder / "config.yaml").write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"{folder} should be on a disk with room: {error.strerror}; name another folder") from None
+        with contextlib.closing(SQLite(folder / "run.sqlite", create=True, durable=parts.settings.durable)) as store:
+            for name, value in _introduction(parts, folder).items():
+                store.set_meta(name, value)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return resume(parts, folder, watcher, start=start)
+
+
+def resume(parts: Parts, folder: Path, watcher: Watcher | None = None, *, start: float | None = None) -> Result:
+    """Go on with the run in ``folder``, however it ended; a finished one is only reported again.
+
+    start: when this session began, ``time.monotonic()``. UsageError if the parts are not those it began with.
+    """
+    start = time.monotonic() if start is None else start
+    with contextlib.closing(SQLite(folder / "run.sqlite", create=False, durable=parts.settings.durable)) as store:
+        for name, value in _introduction(parts, folder).items():
+            if name in ("data", "space") and store.meta(name) != value:
+                raise UsageError(
+                    f"a run goes on with the {name} it began with, but {folder} has another; see its config.yaml"
+                )
+        if store.meta("status") == Status.FINISHED.name:
+            summary = store.meta("summary")
+        else:
+            summary = _run(parts, folder, store, watcher or Silent(), start)
+        write_report(store, folder / "report.html")
+        if summary["status"] == Status.FINISHED.name:
+            shutil.rmtree(folder / "finals", ignore_errors=True)  # the chosen weights are handed over by now
+        architecture = tuple((summary["best"] or {"architecture": {}})["architecture"].values())
+        return Result(Status[summary["status"]], architecture, store.trials(), summary, str(folder))
+
+
+def _run(parts: Parts, folder: Path, store: SQLite, watcher: Watcher, start: float) -> dict[str, Any]:
+    s = parts.settings
+    before = float(store.meta("seconds") or 0)
+    measure = Measure(parts.problem.solver, str(folder))
+    executor = Processes(measure, s.workers, limit=s.trial_limit) if s.workers else Inline(measure)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in a worker: an evaluation is then the same number in both, and often faster
+    status, outcome = Status.FINISHED, None
+    try:
+        with executor, watcher:
+            outcome = _evaluate_all(parts, executor, store, watcher, lambda: before + time.monotonic() - start)
+    except KeyboardInterrupt:
+        status = Status.INTERRUPTED
+    except Failing as failing:
+        status = Status.FAILING
+        store.set_meta("failure", str(failing))
+    finally:
+        store.set_meta("seconds", before + time.monotonic() - start)
+        torch.set_num_threads(threads)
+    # Only now, with the choice made and kept, is the test split looked at.
+    networks = {t.job.index: _trained(parts, folder, t) for t in store.trials() if _needed(t, outcome)}
+    summary = summarise(parts, store.trials(), status, outcome, networks, store.meta("failure"))
+    summary |= {"run": str(folder), "seconds": round(before + time.monotonic() - start, 1)}
+    if outcome is not None:
+        best = min(
+            (t for t in store.trials() if t.job.index in networks and t.job.architecture == outcome.chosen),
+            key=lambda t: float(parts.problem.objective([t.metrics])[0]),
+        )
+        handed = hand_over(
+            folder,
+            networks[best.job.index],
+            architecture=outcome.chosen,
+            decisions=parts.space.describe(),
+            classes=parts.data.classes,
+            input_shape=parts.data.input_shape,
+            input_range=parts.data.range,
+            extra={k: summary["best"][k] for k in ("params", "macs")} | {"split_hash": parts.data.split_hash},
+        )
+        store.set_meta("network", handed["graph"])
+        summary["seconds"] = round(before + time.monotonic() - start, 1)
+    store.set_meta("summary", summary)
+    store.set_meta("status", status.name)
+    return summary
+
+
+def _evaluate_all(parts: Parts, executor: Executor, store: SQLite, watcher: Watcher, used: Any) -> Contest:
+    """Default, search, random search of as many trials, full trainings: each goes on where the store ends."""
+    s, space = parts.settings, parts.space
+    batch = parts.recipe.estimator.samples
+
+    def run(name: str, jobs: Sequence[Job]) -> list[Trial]:
+        kept = {t.job.index: t for t in store.trials()}
+        watcher.phase(name, len(jobs), sum(j.index in kept for j in jobs))
+        return evaluate(jobs, kept, executor, store, watcher.trial)
+
+    def search(n: int) -> None:
+        watcher.phase("search", n, sum(t.job.role == "search" for t in store.trials()))
+        loop(
+            parts.problem,
+            parts.recipe,
+            trials=n,
+            executor=executor,
+            store=store,
+            seed=s.seed,
+            fidelity=s.proxy_epochs,
+            offset=1,
+            watch=watcher.trial,
+        )
+
+    run("default", [Job(0, "default", space.default, training_seed(s.seed, 0), s.proxy_epochs)])
+    n = store.meta("trials") or s.trials
+    if n is None:
+        search(batch)
+        n = affordable(s, [t for t in store.trials() if t.job.role == "search"], used(), batch)
+    store.set_meta("trials", n)
+    search(n)
+    drawn = space.decode(space.uniform(n, stream(s.seed, "random", 0)))
+    seed = training_seed(s.seed, 0)
+    run("random search", [Job(1 + n + i, "random", a, seed, s.proxy_epochs) for i, a in enumerate(drawn)])
+
+    chosen = finalists(parts.problem, space, store.trials(), few=s.finalists, mean=s.random_mean, seed=s.seed)
+    finals = run("full training", final_jobs(chosen, first=1 + 2 * n, epochs=s.epochs, seeds=s.seeds, seed=s.seed))
+    outcome = contest(parts.problem, chosen, finals)
+    if outcome is None:
+        raise Failing(finals[-1].error)
+    return outcome
+
+
+def _needed(trial: Trial, outcome: Contest | None) -> bool:
+    if outcome is None or trial.job.role != "final" or trial.error is not None:
+        return False
+    return trial.job.architecture in (*outcome.best.values(), *outcome.mean)
+
+
+def _trained(parts: Parts, folder: Path, trial: Trial) -> nn.Module:
+    """The network of a full training: its kept weights, or the training again, which is the same function."""
+    job = trial.job
+    solver = parts.solver
+    path = folder / str(job.save)
+    if not path.is_file():
+        return solver.solve(job.architecture, job.seed, job.fidelity)[0]
+    network = solver.fresh(job.architecture, job.seed)
+    network.load_state_dict(load_file(path))
+    return network.eval()
+
+
+def _introduction(parts: Parts, folder: Path) -> dict[str, Any]:
+    """What the run folder says of itself."""
+    s, data, space = parts.settings, parts.data, parts.space
+    config: Mapping[str, Any] = s.described()
+    return {
+        "config": config,
+        "run": {
+            "name": folder.name,
+            "archgrad": archgrad.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "created": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+            "seed": s.seed,
+            "recipe": parts.recipe.name,
+            "objective": s.objective,
+            "workers": s.workers,
+        },
+        "space": {"name": space.name, "decisions": space.describe(), "size": str(space.size)},
+        "data": {
+            "name": data.name,
+            "classes": list(data.classes),
+            "input_shape": list(data.input_shape),
+            "range": list(data.range),
+            "split_hash": data.split_hash,
+            "sizes": {"train": len(data.train), "valid": len(data.valid), "test": len(data.test)},
+        },
+    }

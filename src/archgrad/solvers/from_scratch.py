@@ -1,0 +1,129 @@
+"""z*(h) = argmin_z g(z; h) by training the architecture from fresh weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from archgrad.errors import UsageError
+from archgrad.records import Architecture
+from archgrad.spaces.model import ModelSpace
+from archgrad.tasks.data import Data, Split
+
+
+class Normalise(nn.Module):
+    """(x - mean) / std by channel, for raw inputs ``[N, C, ...]`` of any number type."""
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...], dims: int) -> None:
+        super().__init__()
+        shape = (1, -1, *[1] * (dims - 1))
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(mean).reshape(shape))
+        self.register_buffer("std", torch.tensor(std).reshape(shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.to(self.mean.dtype) - self.mean) / self.std
+
+
+class FromScratch:
+    """Trains a classifier by cross-entropy: AdamW, learning rate up for a tenth of the steps, then a cosine down to 0.
+
+    Everything is a function of (architecture, seed, fidelity): fresh weights, the order of the examples and dropout.
+    fidelity: epochs; a fraction is rounded to whole steps, at least one. Values only: z* has no derivative in h.
+    """
+
+    differentiable = 0
+
+    def __init__(
+        self, space: ModelSpace, data: Data, *, batch_size: int = 64, lr: float = 3e-3, weight_decay: float = 1e-2
+    ) -> None:
+        if batch_size < 2:
+            raise UsageError(f"batch_size should be at least 2, as BatchNorm needs, got {batch_size}")
+        self.space, self.data = space, data
+        self.batch_size, self.lr, self.weight_decay = batch_size, lr, weight_decay
+
+    def fresh(self, architecture: Architecture, seed: int) -> nn.Module:
+        """The untrained network, input normalisation inside."""
+        normalise = Normalise(self.data.mean, self.data.std, len(self.data.input_shape))
+        return nn.Sequential(normalise, self.space.build(architecture, seed=seed))
+
+    def solve(self, architecture: Architecture, seed: int, fidelity: float) -> tuple[nn.Module, float]:
+        """z*(h): the trained network, and the mean training loss of its last epoch (nats)."""
+        network = self.fresh(architecture, seed)
+        # 1.2x on small images, 1.5x on larger ones; a no-op for tables
+        layout = torch.channels_last if len(self.data.input_shape) == 3 else torch.contiguous_format
+        network = network.to(memory_format=layout)  # type: ignore[call-overload]
+        train = self.data.train
+        a_batch = min(self.batch_size, len(train.y))
+        per_epoch = max(1, len(train.y) // a_batch)
+        steps = max(1, round(fidelity * per_epoch))
+        optimizer = torch.optim.AdamW(network.parameters(), lr=self.lr, weight_decay=self.weight_decay, fused=True)
+        losses = []
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network.train()
+            for t, (x, y) in zip(range(steps), batches(train, a_batch, seed), strict=False):
+                for group in optimizer.param_groups:
+                    group["lr"] = self.lr * schedule(t, steps)
+                loss = F.cross_entropy(network(x.contiguous(memory_format=layout)), y)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                losses.append(loss.detach())
+                if t % 20 == 19 and not math.isfinite(float(losses[-1])):
+                    raise ArithmeticError(f"the training loss became {float(losses[-1])} at step {t + 1} of {steps}")
+        plain = network.eval().to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        return plain, float(torch.stack(losses[-per_epoch:]).mean())
+
+    def measure(
+        self, architecture: Architecture, seed: int, fidelity: float, save: str | None = None
+    ) -> dict[str, float]:
+        """train_loss and valid_loss (nats an example), valid_accuracy (fraction), params, macs (of one example)."""
+        network, train_loss = self.solve(architecture, seed, fidelity)
+        metrics = {"train_loss": train_loss, **scores(network, self.data.valid, "valid")}
+        metrics.update(self.space.sizes(architecture))
+        if save is not None:
+            path = Path(save)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_name(f"{path.name}.{seed}.partial")
+            save_file({k: v.contiguous() for k, v in network.state_dict().items()}, partial)
+            partial.replace(path)
+        return metrics
+
+
+def schedule(t: int, steps: int) -> float:
+    """The learning rate of step t as a fraction of its peak: linear warm-up, then cosine (Loshchilov & Hutter 2017)."""
+    warm = max(1, steps // 10)
+    if t < warm:
+        return (t + 1) / warm
+    return 0.5 * (1 + math.cos(math.pi * (t - warm) / max(1, steps - warm)))
+
+
+def batches(split: Split, size: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Endless batches, every epoch a new permutation; a function of the seed alone. An incomplete batch is dropped."""
+    generator = torch.Generator().manual_seed(seed)
+    n = len(split.y)
+    while True:
+        order = torch.randperm(n, generator=generator)
+        for i in range(0, n - size + 1, size):
+            rows = order[i : i + size]
+            yield split.x[rows].float(), split.y[rows]
+
+
+@torch.no_grad()
+def scores(network: nn.Module, split: Split, name: str, chunk: int = 512) -> dict[str, float]:
+    """``{name}_loss`` (nats an example) and ``{name}_accuracy`` (fraction) of a classifier in evaluation mode."""
+    loss = correct = 0.0
+    for i in range(0, len(split.y), chunk):
+        logits = network(split.x[i : i + chunk].float())
+        y = split.y[i : i + chunk]
+        loss += float(F.cross_entropy(logits, y, reduction="sum"))
+        correct += float((logits.argmax(-1) == y).sum())
+    return {f"{name}_loss": loss / len(split.y), f"{name}_accuracy": correct / len(split.y)}

@@ -1,0 +1,203 @@
+"""A model with pieces as a space: its decisions found by walking, its plain networks, its supernet."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from archgrad.errors import UsageError
+from archgrad.records import Architecture
+from archgrad.spaces.canonical import graph_key
+from archgrad.spaces.choice import Piece
+from archgrad.spaces.decisions import Decision, Decisions
+from archgrad.spaces.plain import count, prune, reset, select
+from archgrad.spaces.supernet import Supernet
+
+
+class ModelSpace(Decisions):
+    """What ``space_of`` returns; see there."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        factory: Callable[[], nn.Module] | None = None,
+        example: Tensor | None = None,
+        default: Architecture | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(found(model))
+        self.model, self.factory, self.example = model, factory, example
+        self.name = name or type(model).__name__
+        self.default = default or tuple(d.options[0] for d in self.decisions)
+        self.encode([self.default])  # a default that is no architecture is refused here, not after a search
+        self._sizes: dict[Architecture, dict[str, float]] = {}
+
+    def chosen(self, architecture: Architecture | Mapping[str, str]) -> Architecture:
+        """An architecture from a tuple of choice names or a mapping ``{decision: choice}``."""
+        if isinstance(architecture, Mapping):
+            missing = [d.name for d in self.decisions if d.name not in architecture]
+            extra = [n for n in architecture if n not in {d.name for d in self.decisions}]
+            if missing or extra:
+                raise UsageError(f"an architecture names every decision once, got {missing=} and {extra=}")
+            architecture = tuple(architecture[d.name] for d in self.decisions)
+        return self.decode(self.encode([architecture]))[0]
+
+    def build(
+        self, architecture: Architecture | Mapping[str, str], *, seed: int | None = None, prune: bool | None = None
+    ) -> nn.Module:
+        """The plain network of an architecture, its pieces gone.
+
+        Without ``seed`` it has copies of the model's weights; with one, fresh weights that depend on it alone (made
+        by the factory where there is one, by every module's ``reset_parameters`` otherwise). Parts that cannot
+        change the output are dropped, unless ``prune=False`` asks for the network as published; this needs the
+        space's ``example``, and is done by default where there is one.
+        """
+        index = self.encode([self.chosen(architecture)])[0].argmax(-1).tolist()
+        choice = {d.name: k for d, k in zip(self.decisions, index, strict=True)}
+        if seed is not None and self.factory is not None:
+            network = select(made(self.factory, seed), choice)
+        else:
+            network = select(self.model, choice)
+            if seed is not None:
+                reset(network, seed)
+        if prune is None:
+            prune = self.example is not None
+        return self._pruned(network) if prune else network
+
+    def _pruned(self, network: nn.Module) -> nn.Module:
+        training = network.training
+        return prune(network, self._example("to prune a network")).train(training)
+
+    def supernet(self) -> Supernet:
+        """All architectures at once, ``forward(x, h [D, K])``; its weights are a copy of the model's."""
+        return Supernet(self.model, self)
+
+    def sizes(self, architecture: Architecture) -> dict[str, float]:
+        """``params`` and ``macs`` (one example) of the pruned network, ``params_unpruned`` and ``macs_unpruned``."""
+        architecture = self.chosen(architecture)
+        if architecture not in self._sizes:
+            example = self._example("to count multiply-accumulates")
+            whole = self.build(architecture, prune=False)
+            unpruned = count(whole, example)
+            self._sizes[architecture] = {
+                **count(self._pruned(whole), example),
+                **{f"{k}_unpruned": v for k, v in unpruned.items()},
+            }
+        return self._sizes[architecture]
+
+    def key(self, architecture: Architecture) -> str:
+        """Equal for architectures that are the same network: by its live graph where there is an ``example``."""
+        if self.example is None:
+            return json.dumps(self.chosen(architecture))
+        return graph_key(self.build(architecture), self.example)
+
+    def _example(self, purpose: str) -> Tensor:
+        if self.example is None:
+            raise UsageError(f"an example input is needed {purpose}; give space_of(model, example=x)")
+        return self.example
+
+
+def space_of(
+    model: nn.Module | Callable[[], nn.Module],
+    *,
+    example: Tensor | None = None,
+    default: Mapping[str, str] | Architecture | None = None,
+    name: str | None = None,
+) -> ModelSpace:
+    """The space spanned by the ``Choice`` and ``InputChoice`` pieces anywhere inside ``model``.
+
+    model: a module, or a function without arguments that makes one (fresh weights then come from calling it again,
+    so that its own initialisation is kept). example: an input ``[N, ...]``, for pruning, sizes and canonical keys.
+    default: the network that you would have written by hand, as ``{decision: choice}``; the first option of each
+    decision otherwise. The model itself is never changed.
+
+    UsageError for a model without pieces and for a name used twice without ``shared=True``.
+    """
+    factory = None
+    if not isinstance(model, nn.Module):
+        factory, model = model, made(model, 0)
+    space = ModelSpace(model, factory=factory, example=example, name=name)
+    if default is not None:
+        space.default = space.chosen(default)
+    return space
+
+
+def made(factory: Callable[[], nn.Module], seed: int) -> nn.Module:
+    """The factory's model under a seed, leaving the caller's randomness alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = factory()
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"a space is made of an nn.Module or a function that returns one, got {type(model).__name__}")
+    return model
+
+
+def found(model: nn.Module) -> list[Decision]:
+    """The decisions inside a model, parents before children, in the order of registration."""
+    first: dict[str, tuple[str, Piece]] = {}
+    when: dict[str, set[tuple[str, int]]] = {}
+    free: set[str] = set()
+    # remove_duplicate=False: a module used at two places is active if either place is
+    for path, piece in model.named_modules(remove_duplicate=False):
+        if not isinstance(piece, Piece):
+            continue
+        known_path, known = first.setdefault(piece.name, (path, piece))
+        if known is not piece and not (known.shared and piece.shared):
+            raise UsageError(
+                f"the name {piece.name!r} stands at {known_path!r} and at {path!r}; "
+                "rename one, or say shared=True on both if they are one decision"
+            )
+        if known.names != piece.names:
+            raise UsageError(
+                f"shared decision {piece.name!r} should have equal options, got {known.names} at {known_path!r} "
+                f"and {piece.names} at {path!r}"
+            )
+        parent = _parent(model, path)
+        if parent is None:
+            free.add(piece.name)
+        else:
+            when.setdefault(piece.name, set()).add(parent)
+    order = _parents_first(list(first), {n: {p for p, _ in when.get(n, set())} for n in first if n not in free})
+    index = {name: i for i, name in enumerate(order)}
+    return [
+        Decision(
+            name,
+            first[name][1].names,
+            () if name in free else tuple(sorted((index[p], k) for p, k in when.get(name, set()))),
+        )
+        for name in order
+    ]
+
+
+def _parent(model: nn.Module, path: str) -> tuple[str, int] | None:
+    """The nearest piece above a path and which of its options the path goes through."""
+    parts = path.split(".") if path else []
+    for cut in range(len(parts) - 1, -1, -1):
+        above = functools.reduce(getattr, parts[:cut], model)
+        if isinstance(above, Piece):
+            return above.name, int(parts[cut + 1])  # <piece>.options.<k>...
+    return None
+
+
+def _parents_first(names: list[str], parents: Mapping[str, set[str]]) -> list[str]:
+    order: list[str] = []
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        if name in order:
+            return
+        if name in path:
+            raise UsageError(
+                f"decision {name!r} should not depend on itself; a shared decision stands inside its own option"
+            )
+        for parent in sorted(parents.get(name, set()), key=names.index):
+            visit(parent, (*path, name))
+        order.append(name)
+
+    for name in names:
+        visit(name, ())
+    return order
