@@ -15,7 +15,7 @@ from torch.utils.data import Dataset, IterableDataset
 
 from archgrad.errors import UsageError
 from archgrad.tasks.folder import is_grey, pixels
-from archgrad.tasks.raw import MAX_BYTES, Array, Raw
+from archgrad.tasks.raw import MAX_BYTES, Array, Raw, reason
 
 PARTS = ("train", "valid", "test")
 
@@ -40,11 +40,11 @@ def npz(path: Path) -> Raw:
         # A misspelt x_val would otherwise be left out in silence, and another valid cut off train.
         if key[:2] in ("x_", "y_") and key not in known:
             raise UsageError(f"{path} should name its arrays {', '.join(known)}, got {key}; rename or drop it")
-        partner = {"x": "y", "y": "x"}.get(key[0], "") + key[1:]
+        partner = ("y" if key[0] == "x" else "x") + key[1:]
         if key in known and partner not in arrays:
             raise UsageError(f"{path} should have {partner} beside {key}, got {keys}; add or drop one")
     parts = {part: (arrays[f"x_{part}"], arrays[f"y_{part}"]) for part in PARTS if f"x_{part}" in arrays}
-    return Raw(path.stem, parts, _names(arrays["classes"], f"{path}: classes") if "classes" in arrays else None)
+    return Raw(path.stem, parts, _names(arrays["classes"], f"{path}: classes") if "classes" in arrays else ())
 
 
 def pair(source: tuple[Any, Any] | list[Any]) -> Raw:
@@ -82,9 +82,7 @@ def dataset(source: Dataset[Any]) -> Raw:
     if not xs:
         raise UsageError(f"{name} should hold examples, got none")
     names = getattr(source, "classes", None)  # as torchvision's datasets call them
-    return Raw(
-        name, {"train": (np.stack(xs), np.stack(ys))}, None if names is None else _names(names, f"{name}.classes")
-    )
+    return Raw(name, {"train": (np.stack(xs), np.stack(ys))}, () if names is None else _names(names, f"{name}.classes"))
 
 
 def as_array(value: Any, name: str) -> Array:
@@ -97,7 +95,7 @@ def as_array(value: Any, name: str) -> Array:
     try:
         array = np.asarray(value)
     except ValueError as error:  # rows of different lengths
-        raise UsageError(f"{name} should be an array, got ragged rows: {error}; pad them") from error
+        raise UsageError(f"{name} should be an array, got ragged rows: {reason(error)}; pad them") from error
     if array.dtype == object:
         raise UsageError(f"{name} should be numbers, got Python objects ({type(value).__name__}); convert them")
     return array
@@ -124,6 +122,8 @@ def _read_npz(path: Path) -> dict[str, Array]:
         with np.load(path, allow_pickle=False) as file:
             for key in file.files:
                 arrays[key] = file[key]
+                if not isinstance(arrays[key], np.ndarray):  # numpy gives the bytes of a member it does not know
+                    raise ValueError("not an array")
         return arrays
     except UsageError:
         raise
@@ -134,4 +134,6 @@ def _read_npz(path: Path) -> dict[str, Array]:
                 "file's code) would read; save it with a plain dtype"
             ) from error
         where = f"{path}: {key}" if key else f"{path}"
-        raise UsageError(f"{where} should be readable, as np.savez writes it, got: {error}; save it again") from error
+        raise UsageError(
+            f"{where} should be readable, as np.savez writes it, got: {reason(error)}; save it again"
+        ) from error

@@ -18,7 +18,7 @@ from archgrad.errors import UsageError
 from archgrad.tasks.arrays import dataset, digits, npz, pair
 from archgrad.tasks.folder import folder
 from archgrad.tasks.idx import fashion_mnist
-from archgrad.tasks.raw import Array, Raw, checked
+from archgrad.tasks.raw import Array, Raw, checked, reason
 from archgrad.tasks.splits import cut, enough, thin
 
 BUILT_IN = {"digits": digits, "fashion-mnist": fashion_mnist}
@@ -98,9 +98,8 @@ def load(
     if seed < 0:
         raise UsageError(f"seed should be 0 or more, got {seed}; 0 is a usual start")
     raw = checked(_read(source, image_size))
-    assert raw.classes is not None  # checked names them
     rng = np.random.default_rng(seed)
-    parts = _divide(raw, raw.classes, {"test": test_fraction, "valid": valid_fraction}, rng)
+    parts = _divide(raw, {"test": test_fraction, "valid": valid_fraction}, rng)
     if limit is not None:
         parts = _limit(raw.name, parts, limit, len(raw.classes), rng)
     x = parts["train"][0]
@@ -120,12 +119,10 @@ def load(
 
 def _read(source: Any, image_size: int | tuple[int, int] | None) -> Raw:
     if isinstance(source, str | os.PathLike):
-        path = Path(source)
-        if path.is_dir() and source not in BUILT_IN:
-            return folder(path, image_size)
-        if image_size is not None:
-            raise UsageError(f"image_size is for folders of images, got {image_size} for {source}; leave it out")
-        return _read_file(source)
+        try:
+            return _read_path(source, image_size)
+        except OSError as error:  # no permission, for one
+            raise UsageError(f"{source} should be readable, got: {reason(error)}; check its permissions") from error
     if image_size is not None:
         raise UsageError(f"image_size is for folders of images, got {image_size}; resize the arrays beforehand")
     if isinstance(source, Dataset):
@@ -133,18 +130,23 @@ def _read(source: Any, image_size: int | tuple[int, int] | None) -> Raw:
     if isinstance(source, tuple | list):
         return pair(source)
     raise UsageError(
-        f"data should be a name, a path, a Dataset or a pair (x, y), got {type(source).__name__}; see archgrad.tasks.load"
+        f"data should be a name, a path, a Dataset or a pair (x, y), got {type(source).__name__}; "
+        "see archgrad.tasks.load"
     )
 
 
-def _read_file(source: str | os.PathLike[str]) -> Raw:
+def _read_path(source: str | os.PathLike[str], image_size: int | tuple[int, int] | None) -> Raw:
+    path = Path(source).expanduser()
+    if path.is_dir() and source not in BUILT_IN:
+        return folder(path, image_size)
+    if image_size is not None:
+        raise UsageError(f"image_size is for folders of images, got {image_size} for {source}; leave it out")
     if isinstance(source, str):
         if source in BUILT_IN:
             return BUILT_IN[source]()
         name, colon, where = source.partition(":")
         if colon and name == "fashion-mnist":
             return fashion_mnist(Path(where).expanduser())
-    path = Path(source)
     if path.suffix == ".npz" and path.is_file():
         return npz(path)
     if path.exists():
@@ -163,7 +165,7 @@ def _read_file(source: str | os.PathLike[str]) -> Raw:
 Parts = dict[str, tuple[Array, Array]]
 
 
-def _divide(raw: Raw, classes: tuple[str, ...], fractions: dict[str, float], rng: np.random.Generator) -> Parts:
+def _divide(raw: Raw, fractions: dict[str, float], rng: np.random.Generator) -> Parts:
     missing = [part for part in fractions if part not in raw.parts]
     for part in missing:
         if not 0 < fractions[part] < 1:
@@ -171,7 +173,7 @@ def _divide(raw: Raw, classes: tuple[str, ...], fractions: dict[str, float], rng
     if sum(fractions[part] for part in missing) >= 1:
         raise UsageError(f"valid_fraction and test_fraction should leave something to train on, got {fractions}")
     x, y = raw.parts["train"]
-    enough(raw.name, y, classes, ["train", *missing])
+    enough(raw.name, y, raw.classes, ["train", *missing])
     pieces = cut(y, [fractions[part] for part in missing], rng)
     return {**raw.parts, **{part: (x[i], y[i]) for part, i in zip([*missing, "train"], pieces, strict=True)}}
 
@@ -192,16 +194,17 @@ def _limit(name: str, parts: Parts, limit: int, classes: int, rng: np.random.Gen
     return {part: (x[rows[part]], y[rows[part]]) for part, (x, y) in parts.items()}
 
 
-def _moments(x: Array, rows: int = 4096) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of every channel or feature of ``[N, C, ...]``, a few rows at a time."""
+def _moments(x: Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of every channel or feature of ``[N, C, ...]``, a few megabytes at a time."""
     flat = x.reshape(*x.shape[:2], -1)
     first = flat[:1, :, :1].astype(np.float64)  # differences to it: a constant then has a spread of exactly 0
     count = flat.shape[0] * flat.shape[2]
+    rows = max(1, 2**22 // (flat.shape[1] * flat.shape[2]))
     chunks = range(0, len(flat), rows)
     shift = sum((flat[i : i + rows] - first).sum((0, 2)) for i in chunks) / count
     square = sum(((flat[i : i + rows] - first - shift[:, None]) ** 2).sum((0, 2)) for i in chunks) / count
     std = np.sqrt(square)
-    std[std < 1e-12] = 1
+    std[std < np.finfo(np.float32).tiny] = 1
     return tuple((first[0, :, 0] + shift).tolist()), tuple(std.tolist())
 
 
@@ -210,5 +213,5 @@ def _hash(parts: Parts) -> str:
     for part in ("train", "valid", "test"):
         for array in parts[part]:
             digest.update(f"{array.dtype}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+            digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
