@@ -29,23 +29,8 @@ def folder(path: Path, image_size: int | tuple[int, int] | None = None) -> Raw:
     UsageError naming the file for anything else that is not an image, for a broken or too large image, and for a link
     that leads out of the folder.
     """
-    root = path.resolve()
-    given = [part for part in ("train", "valid", "test") if _holds_folders(root / part)]
-    if given and "train" not in given:
-        raise UsageError(f"{path} should have train/ beside {given[0]}/, got none; add it, or rename {given[0]}/")
-    if given:
-        for entry in _listing(root, root):
-            if entry.name not in given:
-                raise UsageError(
-                    f"{path} should have only train/, valid/ and test/ below it, got {entry.name}; move it"
-                )
-    files = {part: _class_folders(root / part, root) for part in given} or {"train": _class_folders(root, root)}
+    files = _find(path)
     classes = tuple(files["train"])
-    for part, by_class in files.items():
-        for name in by_class:
-            if name not in classes:
-                raise UsageError(f"{path}/{part} should have classes that train/ has, got also {name!r}; move it")
-
     every = [file for by_class in files.values() for images in by_class.values() for file in images]
     sizes: Counter[tuple[int, int]] = Counter()
     grey = True
@@ -73,7 +58,7 @@ def folder(path: Path, image_size: int | tuple[int, int] | None = None) -> Raw:
             with _opened(file) as image:
                 row[:] = pixels(image, mode, (height, width))
         parts[part] = (x, y)
-    return Raw(root.name, parts, classes)
+    return Raw(path.resolve().name, parts, classes)
 
 
 def pixels(image: Image.Image, mode: str, size: tuple[int, int] | None = None) -> Array:
@@ -112,6 +97,27 @@ def _opened(file: Path) -> Iterator[Image.Image]:
         raise UsageError(
             f"{file} should be an image ({', '.join(FORMATS)}), got: {reason(error)}; mend, remove or hide it"
         ) from error
+
+
+def _find(path: Path) -> dict[str, dict[str, list[Path]]]:
+    """The files of every part and class; a folder without train/ is all train."""
+    root = path.resolve()
+    given = [part for part in ("train", "valid", "test") if _holds_folders(root / part)]
+    if given and "train" not in given:
+        raise UsageError(f"{path} should have train/ beside {given[0]}/, got none; add it, or rename {given[0]}/")
+    if given:
+        for entry in _listing(root, root):
+            if entry.name not in given:
+                raise UsageError(
+                    f"{path} should have only train/, valid/ and test/, with class folders in them, got {entry.name}; "
+                    "move it"
+                )
+    files = {part: _class_folders(root / part, root) for part in given} or {"train": _class_folders(root, root)}
+    for part, by_class in files.items():
+        for name in by_class:
+            if name not in files["train"]:
+                raise UsageError(f"{path}/{part} should have classes that train/ has, got also {name!r}; move it")
+    return files
 
 
 def _listing(folder: Path, root: Path) -> list[Path]:
