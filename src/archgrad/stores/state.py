@@ -43,6 +43,8 @@ _DTYPES = {
     torch.float8_e5m2: "F8_E5M2",
 }
 _NAMES = {name: dtype for dtype, name in _DTYPES.items()}
+_PLAIN = (str, int, type(None))  # bool is an int
+_JSON = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
 def pack(state: Any) -> bytes:
@@ -53,20 +55,21 @@ def pack(state: Any) -> bytes:
     """
     tensors: list[Tensor] = []
     try:
-        values = json.dumps(_encode(state, tensors), separators=(",", ":"), allow_nan=False)
-        header: dict[str, Any] = {"__metadata__": {"state": values}}
-        chunks: list[bytes] = []
-        end = 0
-        for i, tensor in enumerate(tensors):
-            chunk = _bytes(tensor)
-            start, end = end, end + len(chunk)
-            chunks.append(chunk)
-            header[str(i)] = {"dtype": _DTYPES[tensor.dtype], "shape": tensor.shape, "data_offsets": (start, end)}
+        values = _JSON.encode(_encode(state, tensors))
     except RecursionError:
         raise UsageError("a state should be a finite nest of dicts and lists, got one that contains itself") from None
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # so that the first tensor is aligned in a mapped file
-    return b"".join([len(text).to_bytes(8, "little"), text, *chunks])
+    entries = ['"__metadata__":' + _JSON.encode({"state": values})]
+    chunks = []
+    end = 0
+    for i, tensor in enumerate(tensors):
+        start, end = end, end + tensor.nbytes
+        chunks.append(_bytes(tensor))
+        entries.append(
+            f'"{i}":{{"dtype":"{_DTYPES[tensor.dtype]}","shape":{list(tensor.shape)},"data_offsets":[{start},{end}]}}'
+        )
+    header = ("{" + ",".join(entries) + "}").encode()
+    header += b" " * (-len(header) % 8)  # so that the first tensor is aligned in a mapped file
+    return b"".join([len(header).to_bytes(8, "little"), header, *chunks])
 
 
 def unpack(data: bytes) -> Any:
@@ -89,7 +92,7 @@ def unpack(data: bytes) -> Any:
 
 def _encode(value: Any, tensors: list[Tensor]) -> Any:
     """The value as JSON; its tensors are appended to ``tensors`` and stand as their place there."""
-    if value is None or isinstance(value, bool | int | str):
+    if isinstance(value, _PLAIN):
         return value
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else {_FLOAT: repr(float(value))}
@@ -101,9 +104,9 @@ def _encode(value: Any, tensors: list[Tensor]) -> Any:
         return [_encode(item, tensors) for item in value]
     if isinstance(value, tuple):
         return {_TUPLE: [_encode(item, tensors) for item in value]}
-    if isinstance(value, Mapping):
+    if isinstance(value, (dict, Mapping)):
         for key in value:
-            if isinstance(key, bool) or not isinstance(key, int | str):
+            if type(key) is not str and type(key) is not int:
                 raise UsageError(f"keys of a state should be strings or integers, got {key!r}; rename it")
         return {_DICT: [[key, _encode(item, tensors)] for key, item in value.items()]}
     raise UsageError(
@@ -149,7 +152,7 @@ def _dense(tensor: Tensor) -> Tensor:
 def _bytes(tensor: Tensor) -> bytes:
     if sys.byteorder == "big":
         raise UsageError("checkpoints should be written on a little-endian machine, got a big-endian one")
-    return tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
+    return (tensor if tensor.dim() else tensor[None]).view(torch.uint8).numpy().tobytes()
 
 
 def _tensor(entry: Mapping[str, Any], body: memoryview) -> Tensor:
