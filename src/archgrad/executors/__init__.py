@@ -1,5 +1,6 @@
 """Where evaluations run."""
 
 from archgrad.executors.inline import Inline
+from archgrad.executors.processes import Processes
 
-__all__ = ["Inline"]
+__all__ = ["Inline", "Processes"]

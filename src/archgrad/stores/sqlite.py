@@ -278,9 +278,7 @@ def _check(db: sqlite3.Connection, path: Path) -> None:
         raise UsageError(f"{path} should be an archgrad run, but another program made this SQLite file; name another")
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if version > VERSION:
-        raise UsageError(
-            f"{path} should have schema version {VERSION} or less, got {version}; update archgrad"
-        )
+        raise UsageError(f"{path} should have schema version {VERSION} or less, got {version}; update archgrad")
     faults = [row[0] for row in db.execute("PRAGMA quick_check(1)")]
     if faults != ["ok"]:
         raise UsageError(f"{path} should be whole, but it is damaged ({' '.join(faults[0].split())}); use a copy of it")
