@@ -52,7 +52,8 @@ def predict(folder: Path, file: Path) -> dict[str, Any]:
     else:
         raise UsageError(f"the file should be .npz, .npy, an image or a folder of images, got {file.name!r}")
     predictions: list[dict[str, Any]] = []
-    for chunk in x.split(CHUNK):
+    for start in range(0, len(x), CHUNK):
+        chunk = x[start : start + CHUNK]
         logits = _logits(program, chunk, len(classes))
         probabilities, best = logits.softmax(-1).max(-1)
         pairs = zip(best.tolist(), probabilities.tolist(), strict=True)

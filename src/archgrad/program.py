@@ -71,9 +71,7 @@ class Program:
 
     def __init__(self, program: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
         if program.get("format") != FORMAT:
-            raise UsageError(
-                f"the program should have format {FORMAT}, got {program.get('format')!r}; use the archgrad that wrote it"
-            )
+            raise UsageError(f"the program should have format {FORMAT}, got {program.get('format')!r}; hand over again")
         try:
             self._constants: dict[str, Tensor] = {}
             self._input = ""

@@ -114,7 +114,9 @@ def describe(exported: ExportedProgram) -> dict[str, Any]:
             nodes["output"] = _Node("output", "output", _shape(node.all_input_nodes[0]), {}, list(sources))
     _merge(nodes)
     return {
-        "nodes": [{"id": n.id, "label": " · ".join([n.label, *n.extras]), "detail": _detail(n)} for n in nodes.values()],
+        "nodes": [
+            {"id": n.id, "label": " · ".join([n.label, *n.extras]), "detail": _detail(n)} for n in nodes.values()
+        ],
         "edges": [[source, n.id] for n in nodes.values() for source in n.inputs],
     }
 
