@@ -127,8 +127,8 @@ def beliefs(steps: Sequence[Step], decisions: Sequence[Mapping[str, Any]]) -> li
             }
             for k in range(options)
         ]
-        layout = _layout("step", "probability", yaxis={"range": [0, 1], "tickformat": ".0%"})
-        found.append({"name": _name(decisions, d), "figure": {"data": traces, "layout": {**layout, "hovermode": "x"}}})
+        layout = {**_layout("step", "probability", yaxis={"range": [0, 1], "tickformat": ".0%"}), "hovermode": "x"}
+        found.append({"name": _name(decisions, d), "figure": {"data": traces, "layout": layout}})
     return found
 
 
