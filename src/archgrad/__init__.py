@@ -1,3 +1,118 @@
-"""archgrad finds neural-network architectures by estimating a gradient."""
+"""archgrad finds neural-network architectures by estimating a gradient.
+
+The public names, listed. They are looked up when first used, so that ``import archgrad`` (and with it
+``archgrad --help``) does not wait for torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from archgrad.api import export, predict, report, resume, search
+    from archgrad.errors import UsageError
+    from archgrad.estimators import PPO, ScoreFunction
+    from archgrad.executors import Inline, Processes
+    from archgrad.loop import loop
+    from archgrad.objectives import LossPlusCost, ValidLoss, WeightedProduct
+    from archgrad.policies import Autoregressive, Factorised
+    from archgrad.problem import Problem
+    from archgrad.recipes import Recipe
+    from archgrad.records import Batch, Estimate, Job, Result, Status, Step, Trial
+    from archgrad.solvers import FromScratch
+    from archgrad.spaces import (
+        Choice,
+        Decision,
+        Decisions,
+        InputChoice,
+        ModelSpace,
+        Supernet,
+        chain,
+        mlp,
+        space_of,
+    )
+    from archgrad.stores import SQLite
+    from archgrad.tasks import Data, load
+
+_HOME = {
+    "archgrad.api": ("export", "predict", "report", "resume", "search"),
+    "archgrad.errors": ("UsageError",),
+    "archgrad.estimators": ("PPO", "ScoreFunction"),
+    "archgrad.executors": ("Inline", "Processes"),
+    "archgrad.loop": ("loop",),
+    "archgrad.objectives": ("LossPlusCost", "ValidLoss", "WeightedProduct"),
+    "archgrad.policies": ("Autoregressive", "Factorised"),
+    "archgrad.problem": ("Problem",),
+    "archgrad.recipes": ("Recipe",),
+    "archgrad.records": ("Batch", "Estimate", "Job", "Result", "Status", "Step", "Trial"),
+    "archgrad.solvers": ("FromScratch",),
+    "archgrad.spaces": (
+        "Choice",
+        "Decision",
+        "Decisions",
+        "InputChoice",
+        "ModelSpace",
+        "Supernet",
+        "chain",
+        "mlp",
+        "space_of",
+    ),
+    "archgrad.stores": ("SQLite",),
+    "archgrad.tasks": ("Data", "load"),
+}
+
+__all__ = [
+    "PPO",
+    "Autoregressive",
+    "Batch",
+    "Choice",
+    "Data",
+    "Decision",
+    "Decisions",
+    "Estimate",
+    "Factorised",
+    "FromScratch",
+    "Inline",
+    "InputChoice",
+    "Job",
+    "LossPlusCost",
+    "ModelSpace",
+    "Problem",
+    "Processes",
+    "Recipe",
+    "Result",
+    "SQLite",
+    "ScoreFunction",
+    "Status",
+    "Step",
+    "Supernet",
+    "Trial",
+    "UsageError",
+    "ValidLoss",
+    "WeightedProduct",
+    "chain",
+    "export",
+    "load",
+    "loop",
+    "mlp",
+    "predict",
+    "report",
+    "resume",
+    "search",
+    "space_of",
+]
+
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    for module, names in _HOME.items():
+        if name in names:
+            return getattr(importlib.import_module(module), name)
+    raise AttributeError(f"module 'archgrad' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

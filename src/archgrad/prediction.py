@@ -33,7 +33,7 @@ def predict(folder: Path, file: Path) -> dict[str, Any]:
     their ``"file"`` as well. Raises UsageError for anything that does not fit. Nothing is unpickled, ``model.pt2`` is
     not opened: see ``program.py``.
     """
-    card = _card(folder)
+    card = read_card(folder)
     classes, shape = [str(name) for name in card["classes"]], tuple(int(n) for n in card["input_shape"])
     program = Program(_json(folder / "program.json"), _weights(folder / "model.safetensors"))
     if not file.exists():
@@ -76,7 +76,7 @@ def _logits(program: Program, x: Tensor, classes: int) -> Tensor:
     return logits
 
 
-def _card(folder: Path) -> dict[str, Any]:
+def read_card(folder: Path) -> dict[str, Any]:
     card = _json(folder / "architecture.json")
     for name, kind in (("classes", list), ("input_shape", list), ("input_range", list)):
         if not isinstance(card.get(name), kind) or not card[name]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from types import TracebackType
 from typing import Self
 
@@ -17,7 +17,7 @@ class Inline:
     def __init__(self, measure: Measure) -> None:
         self.measure = measure
 
-    def run(self, jobs: Iterable[Job]) -> Iterator[Trial]:
+    def run(self, jobs: Iterable[Job]) -> Generator[Trial, None, None]:
         """Yields the trials in the order of the jobs."""
         for job in jobs:
             yield attempt(self.measure, job)

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from multiprocessing import connection
 from multiprocessing.context import SpawnContext
 from types import TracebackType
@@ -88,7 +88,7 @@ class Processes:
         # multiprocessing joins its processes at exit; ours wait for us. Registered later, so run earlier.
         atexit.register(self.close)
 
-    def run(self, jobs: Iterable[Job]) -> Iterator[Trial]:
+    def run(self, jobs: Iterable[Job]) -> Generator[Trial, None, None]:
         """Yields each trial as it finishes. A job is taken from ``jobs`` when a worker is free to begin it.
 
         Stopping early (closing the iterator, Ctrl-C) kills the workers that are busy and drops their jobs.

@@ -1,0 +1,179 @@
+"""What a Python user calls: search, resume, report, predict."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from archgrad.errors import UsageError
+from archgrad.handover import hand_over
+from archgrad.parts import parts_of, space_named
+from archgrad.prediction import predict, read_card
+from archgrad.recipes import Recipe
+from archgrad.records import Result
+from archgrad.reports.html import write_report
+from archgrad.run import begin
+from archgrad.run import resume as go_on
+from archgrad.settings import Settings, seconds
+from archgrad.solvers.from_scratch import Normalise
+from archgrad.spaces.model import ModelSpace
+from archgrad.stores import SQLite
+from archgrad.watch import Watcher
+
+__all__ = ["export", "predict", "report", "resume", "search"]
+
+GIVEN = "given from Python"
+"""What the configuration says of a part that no name stands for."""
+
+
+def search(
+    data: Any = "digits",
+    space: str | ModelSpace | nn.Module | Callable[[], nn.Module] = "auto",
+    recipe: str | Callable[..., Recipe] = "ppo",
+    *,
+    out: str | Path | None = None,
+    budget: str | float | None = None,
+    watcher: Watcher | None = None,
+    allow_import: bool = False,
+    **settings: Any,
+) -> Result:
+    """Search, judge and hand over: everything ``archgrad search`` does, in the folder ``out``.
+
+    data: what ``archgrad.load`` reads (a name, a path, a Dataset, a pair of arrays), or what it returned.
+    space: a name, a space, a model with Choice pieces, or a function that makes one.
+    recipe: a name, or a function from (space, seed) to a Recipe.
+    out: a folder that does not exist yet; runs/DATA-TIME if None. budget: seconds or "120s"; settings: the other
+    options, see ``archgrad.settings.Settings``.
+
+    With workers (the default) a script has to keep its work under ``if __name__ == "__main__":``, as Python's spawned
+    processes ask for; ``workers=0`` evaluates in this process. Raises UsageError, in one line, for what you can mend.
+    """
+    chosen = Settings(
+        data=str(data) if isinstance(data, str | Path) else GIVEN,
+        space=space if isinstance(space, str) else GIVEN,
+        recipe=recipe if isinstance(recipe, str) else GIVEN,
+        budget=None if budget is None else seconds(budget),
+        **settings,
+    )
+    folder = fresh_folder(chosen.data if chosen.data != GIVEN else "data") if out is None else Path(out)
+    if folder.exists():
+        raise UsageError(f"a new run should have a new folder, but {folder} exists; resume it or name another (--out)")
+    parts = parts_of(
+        chosen,
+        data=None if isinstance(data, str | Path) else data,
+        space=None if isinstance(space, str) else space,
+        recipe=None if isinstance(recipe, str) else recipe,
+        allow_import=allow_import,
+    )
+    return begin(parts, folder, watcher)
+
+
+def resume(
+    run: str | Path,
+    *,
+    data: Any = None,
+    space: ModelSpace | nn.Module | Callable[[], nn.Module] | None = None,
+    recipe: Callable[..., Recipe] | None = None,
+    watcher: Watcher | None = None,
+    allow_import: bool = False,
+) -> Result:
+    """Go on with a run that was interrupted or killed, losing no finished trial and repeating none.
+
+    Parts that were given from Python have to be given again.
+    """
+    folder = Path(run)
+    settings = settings_of(folder)
+    for name, value in (("data", data), ("space", space), ("recipe", recipe)):
+        if getattr(settings, name) == GIVEN and value is None:
+            raise UsageError(f"{folder} began with a {name} from Python; give it again: resume(run, {name}=...)")
+    parts = parts_of(settings, data=data, space=space, recipe=recipe, allow_import=allow_import)
+    return go_on(parts, folder, watcher)
+
+
+def report(run: str | Path, out: str | Path | None = None) -> Path:
+    """Draw the report of a run, finished or not, from its store alone; returns the page's path."""
+    folder = Path(run)
+    path = folder / "report.html" if out is None else Path(out)
+    with contextlib.closing(SQLite(folder / "run.sqlite", create=False, read_only=True)) as store:
+        write_report(store, path)
+    return path
+
+
+def settings_of(folder: Path) -> Settings:
+    """The settings that a run was begun with, from its store, which a user does not edit by accident."""
+    if not folder.is_dir():
+        raise UsageError(f"a run should be a folder that archgrad search made, but {folder} is none; check the path")
+    with contextlib.closing(SQLite(folder / "run.sqlite", create=False, read_only=True)) as store:
+        config = store.meta("config")
+    if not isinstance(config, dict):
+        raise UsageError(f"{folder} should hold its configuration, but it was killed before it began; delete it")
+    return Settings.from_mapping(config)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A configuration file's content. Safe YAML: plain values, no objects."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"--config should be a file that can be read, got {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} should be YAML with plain values: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise UsageError(f"{path} should hold options as 'name: value' lines, got {type(values).__name__}")
+    return values
+
+
+def fresh_folder(data: str) -> Path:
+    """runs/DATA-TIME, not there yet."""
+    stem = Path(data).stem or "data"
+    name = f"runs/{stem}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    folder, n = Path(name), 1
+    while folder.exists():
+        n += 1
+        folder = Path(f"{name}-{n}")
+    return folder
+
+
+def export(run: str | Path, out: str | Path | None = None, *, allow_import: bool = False) -> dict[str, Any]:
+    """Write the chosen network's files again, into ``out`` or the run's own folder; ``{"folder", "files", "notes"}``.
+
+    From architecture.json and model.safetensors, so it also makes model.onnx after the extra was installed.
+    """
+    folder = Path(run)
+    settings = settings_of(folder)
+    if settings.space == GIVEN:
+        raise UsageError(
+            f"{folder} searched a space from Python, which its files cannot rebuild; its model.pt2 is there"
+        )
+    card, weights = read_card(folder), folder / "model.safetensors"
+    shape, classes = tuple(card["input_shape"]), card["classes"]
+    space = space_named(settings.space, shape, len(classes), allow_import)
+    architecture = space.chosen(card["architecture"])
+    blank = (0.0,) * shape[0], (1.0,) * shape[0], len(shape)  # the statistics are among the weights
+    network = nn.Sequential(Normalise(*blank), space.build(architecture))
+    try:
+        network.load_state_dict(load_file(weights))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise UsageError(
+            f"{weights} should hold the chosen network's weights: {' '.join(str(error).split())}"
+        ) from None
+    target = folder if out is None else Path(out)
+    handed = hand_over(
+        target,
+        network.eval(),
+        architecture=architecture,
+        decisions=space.describe(),
+        classes=classes,
+        input_shape=shape,
+        input_range=card["input_range"],
+        extra={k: card[k] for k in ("params", "macs", "split_hash") if k in card},
+    )
+    return {"folder": str(target), "files": handed["files"], "notes": handed["notes"]}

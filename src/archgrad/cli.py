@@ -1,0 +1,287 @@
+"""The command line. torch is imported only by the commands that need it, so ``archgrad --help`` answers at once."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jsonargparse import ArgumentParser, Namespace
+
+from archgrad import __version__
+from archgrad.errors import UsageError
+from archgrad.settings import OBJECTIVES
+from archgrad.text import nearest
+
+INTERRUPTED = 130
+"""The exit code of a command that Ctrl-C or SIGTERM ended."""
+
+
+class Parser(ArgumentParser):
+    """Says one line and exits with 2 where argparse would print its usage."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        del ex
+        fail(self._explained(" ".join(message.split())))
+
+    def _explained(self, message: str) -> str:
+        marker = "nrecognized arguments: "
+        if marker in message:
+            given = message.split(marker, 1)[1].split()[0].split("=")[0]
+            known = sorted({o for a in self._actions for o in a.option_strings if o.startswith("--")})
+            close = difflib.get_close_matches(given, known, 1, 0.5)
+            return f"unknown option {given!r}; " + (f"did you mean {close[0]}?" if close else "see --help")
+        return message
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command and exit: 0 done, 1 a bug or a search that cannot go on, 2 something to mend, 130 interrupted."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        code = command(list(sys.argv[1:] if arguments is None else arguments))
+    except UsageError as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        print("archgrad: interrupted", file=sys.stderr)
+        code = INTERRUPTED
+    except BrokenPipeError:
+        code = 1
+    sys.exit(code)
+
+
+def fail(message: str) -> NoReturn:
+    """One line on standard error, exit code 2."""
+    print(f"archgrad: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def command(arguments: list[str]) -> int:
+    """Parse and run; the exit code."""
+    parser, commands = parsers()
+    if not arguments:
+        parser.print_help()
+        return 0
+    first = next((a for a in arguments if not a.startswith("-")), None)
+    if first is not None and first not in commands:
+        raise UsageError(nearest("a command", first, commands))
+    options = parser.parse_args(_joined(arguments))
+    run = {
+        "search": _search,
+        "resume": _resume,
+        "report": _report,
+        "export": _export,
+        "predict": _predict,
+        "spaces": _spaces,
+        "recipes": _recipes,
+    }
+    return run[options.subcommand](options[options.subcommand])
+
+
+def _joined(arguments: list[str]) -> list[str]:
+    """``--budget -3s`` as ``--budget=-3s``: argparse would take -3s for an option and say nothing of the budget."""
+    joined: list[str] = []
+    for argument in arguments:
+        if joined and re.fullmatch(r"--[\w-]+", joined[-1]) and re.match(r"-[0-9.]", argument):
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
+
+
+def parsers() -> tuple[Parser, dict[str, Parser]]:
+    """The parser, and that of each command."""
+    parser = Parser(
+        prog="archgrad",
+        description="Finds neural-network architectures for your data by estimating a gradient.",
+        version=__version__,
+    )
+    commands = {name: Parser(description=text) for name, text in COMMANDS.items()}
+    for name, p in commands.items():
+        p.add_argument("--json", action="store_true", help="print one JSON object on standard output and nothing else")
+        if name in ("resume", "report", "export", "predict"):
+            p.add_argument("run", type=str, help="the folder of a run")
+    search = commands["search"]
+    search.add_argument("--config", type=str, help="YAML file with any of these options, as a run's config.yaml")
+    search.add_argument("--print_config", action="store_true", help="print the options as YAML and stop")
+    for name, kind, text in SEARCH:
+        search.add_argument(f"--{name}", type=kind, help=text)
+    search.add_argument("--durable", action="store_true", help="finished trials survive a power cut too")
+    search.add_argument("--out", type=str, help="the run's folder, to be made (runs/DATA-TIME)")
+    for p in (search, commands["resume"], commands["export"]):
+        p.add_argument(
+            "--allow-import", action="store_true", help="let space and recipe be module:function, which runs their code"
+        )
+    commands["report"].add_argument("--out", type=str, help="where to write the page (RUN/report.html)")
+    commands["export"].add_argument("--out", type=str, help="folder for the model's files (RUN)")
+    commands["predict"].add_argument("file", type=str, help=".npz, .npy, an image, or a folder of images")
+    sub = parser.add_subcommands(required=True, metavar="COMMAND")
+    for name, p in commands.items():
+        sub.add_subcommand(name, p, help=COMMANDS[name])
+    return parser, commands
+
+
+COMMANDS = {
+    "search": "find a network for your data, train it, judge it and hand it over",
+    "resume": "go on with a run that was interrupted or killed",
+    "report": "draw a run's page again, finished or not",
+    "export": "write the chosen network's files again",
+    "predict": "run the chosen network on a file",
+    "spaces": "list the spaces that can be searched",
+    "recipes": "list the methods that search",
+}
+
+SEARCH: tuple[tuple[str, Any, str], ...] = (
+    ("data", str, "digits, fashion-mnist, an .npz file, or a folder of class folders of images (digits)"),
+    ("space", str, "chain, mlp, or auto: chain for images and mlp for tables (auto)"),
+    ("recipe", str, "the method, see archgrad recipes (ppo)"),
+    ("objective", str, f"what is minimised: {', '.join(OBJECTIVES)} (loss)"),
+    ("budget", str, "time for the whole command, as 120s, 15m or 2h (110s)"),
+    ("trials", int, "in place of a budget: trials of the search; a random search gets as many"),
+    ("seed", int, "of splits, samples and trainings (0)"),
+    ("workers", int, "processes; 0 evaluates in this one (one a core)"),
+    ("epochs", float, "of a full training (10)"),
+    ("proxy-epochs", float, "of a trial (2)"),
+    ("finalists", int, "architectures of the search trained fully, and of the random search (2)"),
+    ("seeds", int, "full trainings of each finalist (3)"),
+    ("random-mean", int, "random architectures trained fully, for comparison (3)"),
+    ("trial-limit", float, "seconds an evaluation may take (600)"),
+    ("limit", int, "examples to use of train and validation together (all)"),
+)
+
+
+def _search(options: Namespace) -> int:
+    given = {
+        name: value
+        for name, value in vars(options).items()
+        if value is not None and name not in ("config", "print_config", "json", "out", "allow_import", "durable")
+    }
+    if options.durable:
+        given["durable"] = True
+    values: dict[str, Any] = {}
+    if options.config is not None:
+        from archgrad.api import read_config
+
+        values = read_config(Path(options.config))
+        # a time or a number of trials on the command line replaces either of the file
+        if "budget" in given or "trials" in given:
+            values.pop("budget", None)
+            values.pop("trials", None)
+    from archgrad.settings import Settings
+
+    settings = Settings.from_mapping(values | given)
+    if options.print_config:
+        import yaml
+
+        print(yaml.safe_dump(settings.described(), sort_keys=False, allow_unicode=True), end="")
+        return 0
+    import dataclasses
+
+    from archgrad.api import search
+    from archgrad.watch import Console
+
+    result = search(
+        **dataclasses.asdict(settings),
+        out=options.out,
+        watcher=Console(budget=settings.budget),
+        allow_import=options.allow_import,
+    )
+    return _ended(result, options.json)
+
+
+def _resume(options: Namespace) -> int:
+    from archgrad.api import resume
+    from archgrad.watch import Console
+
+    return _ended(resume(options.run, watcher=Console(), allow_import=options.allow_import), options.json)
+
+
+def _ended(result: Any, as_json: bool) -> int:
+    from archgrad.records import Status
+
+    if as_json:
+        print(json.dumps(result.summary, allow_nan=False))
+    else:
+        from rich.console import Console
+
+        from archgrad.reports.summary import render_summary
+
+        Console().print(render_summary(result.summary))
+        print(f"Report: {Path(result.run) / 'report.html'}")
+        if result.status is Status.INTERRUPTED:
+            print(f"Go on: archgrad resume {result.run}")
+    return {Status.FINISHED: 0, Status.INTERRUPTED: INTERRUPTED, Status.FAILING: 1}[result.status]
+
+
+def _report(options: Namespace) -> int:
+    from archgrad.api import report
+
+    path = report(options.run, options.out)
+    print(json.dumps({"report": str(path)}) if options.json else f"Report: {path}")
+    return 0
+
+
+def _export(options: Namespace) -> int:
+    from archgrad.api import export
+
+    handed = export(options.run, options.out, allow_import=options.allow_import)
+    if options.json:
+        print(json.dumps(handed))
+    else:
+        print("\n".join([*(str(Path(handed["folder"]) / f) for f in handed["files"]), *handed["notes"]]))
+    return 0
+
+
+def _predict(options: Namespace) -> int:
+    from archgrad.api import predict
+
+    found = predict(Path(options.run), Path(options.file))
+    if options.json:
+        print(json.dumps(found))
+    else:
+        for i, row in enumerate(found["predictions"]):
+            print(f"{row.get('file', i)}\t{row['class']}\t{row['probability']:.4f}")
+    return 0
+
+
+def _spaces(options: Namespace) -> int:
+    from archgrad.parts import SPACES
+
+    example = {"chain": (1, 28, 28), "mlp": (64,)}
+    rows = []
+    for name, make in SPACES.items():
+        space = make(example[name], 10)
+        text = " ".join((make.__doc__ or "").split("\n\n")[0].split())
+        rows.append({"name": name, "decisions": space.D, "choices": space.K, "size": str(space.size), "about": text})
+    return _listed(rows, options.json, "spaces")
+
+
+def _recipes(options: Namespace) -> int:
+    from archgrad.recipes import RECIPES
+
+    rows = [
+        {"name": name, "about": " ".join((make.__doc__ or "").split("\n\n")[0].split())}
+        for name, make in RECIPES.items()
+    ]
+    return _listed(rows, options.json, "recipes")
+
+
+def _listed(rows: list[dict[str, Any]], as_json: bool, kind: str) -> int:
+    if as_json:
+        print(json.dumps({kind: rows}))
+    else:
+        for row in rows:
+            print(f"{row['name']:12} {row['about']}")
+    return 0
+
+
+if __name__ == "__main__":
+    main()
