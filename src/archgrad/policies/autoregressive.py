@@ -88,12 +88,12 @@ class Autoregressive(nn.Module):
         """n vertices ``[*R, n, D, K]`` in D steps; noise: uniforms of that shape."""
         if noise is None:
             noise = torch.rand(*self.runs, n, self.space.D, self.space.K, generator=generator)
-        return self._unroll(n, gumbel(noise))
+        return self._unroll(n, gumbel(noise.to(self.start)))
 
     @torch.no_grad()
     def mode(self) -> Tensor:
         """Greedy, decision by decision: ``[*R, 1, D, K]``."""
-        return self._unroll(1, torch.zeros(*self.runs, 1, self.space.D, self.space.K))
+        return self._unroll(1, self.start.new_zeros(*self.runs, 1, self.space.D, self.space.K))
 
     def _unroll(self, n: int, perturbation: Tensor) -> Tensor:
         K = self.space.K

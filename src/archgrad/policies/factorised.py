@@ -47,7 +47,7 @@ class Factorised(nn.Module):
         """n vertices ``[*R, n, D, K]``; noise: uniforms of that shape."""
         if noise is None:
             noise = torch.rand(*self.runs, n, self.space.D, self.space.K, generator=generator)
-        best = (self.log_probabilities().unsqueeze(-3) + gumbel(noise)).argmax(-1)
+        best = (self.log_probabilities().unsqueeze(-3) + gumbel(noise.to(self.alpha))).argmax(-1)
         return self.space.canonical(nn.functional.one_hot(best, self.space.K).to(self.alpha.dtype))
 
     @torch.no_grad()

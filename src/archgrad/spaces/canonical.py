@@ -30,7 +30,7 @@ def graph_key(network: nn.Module, example: Tensor) -> str:
     outputs_of: list[tuple[str, Tensor]] = []
 
     def record(module: nn.Module, args: Any, output: Any) -> None:
-        if isinstance(output, Tensor) and output.grad_fn is not None:
+        if isinstance(output, Tensor) and output.requires_grad:
             outputs_of.append((repr(module), output))
 
     for m in probe.modules():
@@ -57,7 +57,7 @@ def graph_key(network: nn.Module, example: Tensor) -> str:
             else:
                 stack.append((node, True))
                 stack.extend((c, False) for c in reversed(children))
-    live = sorted(text for text, output in outputs_of if output.grad_fn in number)
+    live = sorted(text for text, output in outputs_of if output is x or output.grad_fn in number)
     return hashlib.sha256("\n".join([*lines, str([number[r] for r in roots]), *live]).encode()).hexdigest()
 
 

@@ -1,0 +1,91 @@
+"""Names to tensors and back; which decisions are active."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from archgrad import Decision, Decisions, UsageError
+from archgrad.testing import conditional_space, plain_space
+
+
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=5))
+def test_encode_and_decode_are_inverse_on_every_architecture(choices):
+    space = plain_space(*choices)
+    h = space.enumerate()
+    assert len(h) == space.size
+    assert torch.equal(space.encode(space.decode(h)), h)
+    assert len({space.key(a) for a in space.decode(h)}) == space.size
+
+
+def test_the_conditional_space_has_the_architectures_counted_by_hand():
+    # kind=a: 3 heads. kind=b: depth a with 2 widths, b, c: 4, times 3 heads. 3 + 12 = 15.
+    space = conditional_space()
+    assert space.size == 15
+    assert len(space.enumerate()) == 15
+    assert len({space.key(a) for a in space.decode(space.enumerate())}) == 15
+
+
+def test_several_parents_are_counted_by_walking():
+    space = Decisions(
+        [Decision("a", ("x", "y", "z")), Decision("b", ("x", "y")), Decision("c", ("p", "q"), ((0, 1), (1, 1)))]
+    )
+    # c is on where a = y or b = y: 4 of 6 pairs, which then count twice
+    assert space.size == 4 * 2 + 2
+    assert len(space.enumerate()) == space.size
+
+
+def test_activity_follows_the_parents_down_the_chain():
+    space = conditional_space()
+    h = space.encode([("b", "a", "b", "a"), ("b", "b", "b", "a"), ("a", "a", "b", "a")])
+    assert space.active(h).tolist() == [[1, 1, 1, 1], [1, 1, 0, 1], [1, 0, 0, 1]]
+    assert space.decode(h) == [("b", "a", "b", "a"), ("b", "b", "a", "a"), ("a", "a", "a", "a")]
+
+
+def test_activity_of_relaxed_rows_is_the_chance_of_being_active():
+    space = conditional_space()
+    p = torch.rand(space.D, space.K, generator=torch.Generator().manual_seed(0)) * space.mask
+    p = p / p.sum(-1, keepdim=True)
+    every = torch.cartesian_prod(*[torch.arange(len(d.options)) for d in space.decisions])
+    h = torch.nn.functional.one_hot(every, space.K).float()
+    weight = (h * p).sum(-1).prod(-1)
+    assert torch.allclose((weight[:, None] * space.active(h)).sum(0), space.active(p[None])[0], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("decisions", "says"),
+    [
+        ([], "at least one decision"),
+        ([Decision("a", ("x",)), Decision("a", ("x",))], "'a' twice"),
+        ([Decision("a", ())], "distinct options"),
+        ([Decision("a", ("x", "x"))], "distinct options"),
+        ([Decision("a", ("x",), ((0, 0),))], "parents come before children"),
+    ],
+)
+def test_a_space_that_makes_no_sense_is_refused(decisions, says):
+    with pytest.raises(UsageError, match=says):
+        Decisions(decisions)
+
+
+def test_names_and_rows_that_are_no_architecture_are_refused():
+    space = plain_space(2, 3)
+    with pytest.raises(UsageError, match="got 'z'"):
+        space.encode([("a", "z")])
+    with pytest.raises(UsageError, match="2 choices, got 1"):
+        space.encode([("a",)])
+    with pytest.raises(UsageError, match="only vertices"):
+        space.decode(torch.full((1, 2, 3), 1 / 3))
+    padded = space.encode([("a", "a")])
+    padded[0, 0] = torch.tensor([0.0, 0.0, 1.0])  # the third choice of a decision of two
+    with pytest.raises(UsageError, match="does not exist"):
+        space.decode(padded)
+
+
+def test_uniform_samples_reach_every_choice_equally():
+    """Chi-square on 3,000 samples, false alarm 1e-4; sees a 20% shift of one choice of three with certainty."""
+    space = plain_space(2, 3)
+    h = space.uniform(3000, torch.Generator().manual_seed(0))
+    counts = h.sum(0)
+    assert counts[0, 2] == 0
+    assert ((counts[0, :2] - 1500) ** 2 / 1500).sum() < 15.1
+    assert ((counts[1] - 1000) ** 2 / 1000).sum() < 18.4
