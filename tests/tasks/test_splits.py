@@ -37,6 +37,13 @@ def test_every_class_is_in_proportion_within_one_example_and_in_every_part(y, fr
         assert set(y[part]) == set(y)
 
 
+@pytest.mark.parametrize("fractions", [[0.9], [0.6, 0.39], [0.01, 0.98]])
+def test_greedy_fractions_still_leave_one_of_every_class(fractions):
+    y = np.repeat([0, 1], 4)
+    for part in cut(y, fractions, np.random.default_rng(0)):
+        assert set(y[part]) == {0, 1}
+
+
 @given(labels(smallest=10), st.floats(0.1, 0.45))
 def test_a_part_has_its_fraction_of_all_examples(y, fraction):
     # Rounding each class by itself would give classes of 14 examples 1 of 10% each, and the part 7%.
