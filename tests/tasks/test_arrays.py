@@ -271,6 +271,7 @@ class Endless(IterableDataset):
         (Listed([torch.zeros(2)]), "pairs (x, label), got Tensor at 0"),
         (Listed([(torch.zeros(2), 0, 1)]), "pairs (x, label), got tuple at 0"),
         (Listed([(torch.zeros(2), 0), (torch.zeros(3), 1)]), "one shape and type, (2,) float32, got (3,) float32 at 1"),
+        (Listed([(torch.zeros(2), 0), (torch.zeros(2).byte(), 1)]), "got (2,) uint8 at 1"),
         (Listed([(torch.zeros(2), torch.zeros(3))]), "one whole number as label, got shape (3,) at 0"),
         (Listed([(torch.zeros(2), "cat")] * 4), "y_train should be integers, got <U3"),
         (Listed([(torch.zeros(2), None)] * 4), "label at 0 should be numbers, got Python objects (NoneType)"),

@@ -152,6 +152,13 @@ def test_an_unknown_name_gets_the_nearest(refused, name, near):
     refused(name, "digits, fashion-mnist, an .npz file or a folder", repr(name), near)
 
 
+def test_a_built_in_name_wins_over_a_folder(digits, tmp_path, monkeypatch, refused):
+    (tmp_path / "digits").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert load("digits").split_hash == digits.split_hash
+    refused("./digits", "one folder a class")
+
+
 def test_a_missing_path_is_not_taken_for_a_name(refused, tmp_path):
     refused(tmp_path / "digits", "does not exist", tmp_path)
     refused("nowhere.npz", "nowhere.npz", "does not exist")

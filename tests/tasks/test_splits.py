@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from archgrad.tasks import load
@@ -17,7 +17,7 @@ def labels(draw, smallest=3):
     return np.random.default_rng(draw(st.integers(0, 9))).permutation(y)
 
 
-fractions = st.lists(st.floats(0.05, 0.45), min_size=1, max_size=2)
+fractions = st.lists(st.floats(0.05, 0.33), min_size=1, max_size=2)  # of 3 examples, one is left for the rest
 
 
 @given(labels(), fractions, st.integers(0, 99))
@@ -27,6 +27,8 @@ def test_every_index_is_in_exactly_one_part(y, fractions, seed):
     assert sorted(np.concatenate(parts).tolist()) == list(range(len(y)))
 
 
+@settings(max_examples=400, deadline=None)
+@example(np.repeat([0, 1, 2, 3], [3, 3, 3, 6]), [0.25, 0.33], 0)
 @given(labels(), fractions, st.integers(0, 99))
 def test_every_class_is_in_proportion_within_one_example_and_in_every_part(y, fractions, seed):
     parts = cut(y, fractions, np.random.default_rng(seed))
@@ -35,6 +37,13 @@ def test_every_class_is_in_proportion_within_one_example_and_in_every_part(y, fr
         assert (abs(np.bincount(y[part], minlength=len(counts)) - counts * fraction) < 1 + 1e-9).all()
     for part in parts:
         assert set(y[part]) == set(y)
+
+
+@pytest.mark.parametrize("fractions", [[0.9], [0.6, 0.39], [0.01, 0.98]])
+def test_greedy_fractions_still_leave_one_of_every_class(fractions):
+    y = np.repeat([0, 1], 4)
+    for part in cut(y, fractions, np.random.default_rng(0)):
+        assert set(y[part]) == {0, 1}
 
 
 @given(labels(smallest=10), st.floats(0.1, 0.45))

@@ -14,8 +14,9 @@ def cut(y: Array, fractions: Sequence[float], rng: np.random.Generator) -> list[
     """Cut one part a fraction off ``y [N]``: their indices, then those of the rest. Every index is in exactly one.
 
     A part gets ``n_c * fraction`` of a class's n_c examples, rounded up or down such that the part has about
-    ``N * fraction`` in all; but every part, and the rest, gets at least one of every class. (scikit-learn's
-    stratified splits round a small class away, and a class that is never validated is searched blindly.)
+    ``N * fraction`` in all; but every part, and the rest, gets at least one of every class, and where the rest's own
+    share is below one, a part gives up more than rounding for it. (scikit-learn's stratified splits round a small
+    class away, and a class that is never validated is searched blindly.)
     Every class needs ``n_c > len(fractions)``; see ``enough``.
     """
     counts = np.bincount(y)
@@ -24,7 +25,8 @@ def cut(y: Array, fractions: Sequence[float], rng: np.random.Generator) -> list[
     start = np.zeros_like(counts)
     for done, fraction in enumerate(fractions):
         quota = counts * fraction
-        high = counts - start - (len(fractions) - done)  # leaves one for each part to come, and for the rest
+        left = counts - start - (len(fractions) - done)  # leaves one for each part to come, and for the rest
+        high = np.minimum(np.maximum(np.ceil(quota).astype(int), 1), left)
         take = np.clip(np.floor(quota).astype(int), 1, high)
         while take.sum() < round(len(y) * fraction) and (take < high).any():
             take[np.argmax(np.where(take < high, quota - take, -np.inf))] += 1
