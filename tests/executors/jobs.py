@@ -5,6 +5,7 @@ A measure reads what to do from its job: ``architecture[0]`` names the deed, ``s
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import sys
@@ -34,7 +35,7 @@ def train(job: Job) -> dict[str, float]:
         loss = (x @ w - x[:, :3]).pow(2).mean()
         (g,) = torch.autograd.grad(loss, w)
         w = (w - 0.1 * g).detach().requires_grad_()
-    return {"valid_loss": float(loss), "weight": float(w.norm())}
+    return {"valid_loss": loss.item(), "weight": w.norm().item()}
 
 
 def _mark(job: Job, text: str = "x") -> int:
@@ -68,9 +69,19 @@ def hang(job: Job) -> dict[str, float]:
     return {}
 
 
-def wait(job: Job) -> dict[str, float]:
-    time.sleep(0.5)
-    return {"valid_loss": 1.0}
+def hold(job: Job) -> dict[str, float]:
+    """Hang with a file locked, which tells whether this process lives (a zombie holds no lock)."""
+    with open(str(job.save), "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write("x")
+        file.flush()
+        time.sleep(3600)
+    return {}
+
+
+def wait_pid(job: Job) -> dict[str, float]:
+    time.sleep(0.3)
+    return {"pid": os.getpid()}
 
 
 def eat(job: Job) -> dict[str, float]:
@@ -124,7 +135,8 @@ DEEDS = {
         kill,
         leave,
         hang,
-        wait,
+        hold,
+        wait_pid,
         eat,
         eat_python,
         nan,

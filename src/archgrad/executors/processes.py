@@ -18,6 +18,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
+from itertools import islice
 from multiprocessing import connection
 from multiprocessing.context import SpawnContext
 from types import TracebackType
@@ -89,28 +90,29 @@ class Processes:
         atexit.register(self.close)
 
     def run(self, jobs: Iterable[Job]) -> Generator[Trial, None, None]:
-        """Yields each trial as it finishes. A job is taken from ``jobs`` when a worker is free to begin it.
+        """Yields each trial as it finishes. A job is taken from ``jobs`` when a worker is free to begin it and all
+        finished trials have been handed over, so that ``jobs`` may depend on them; one worker is as ``Inline``.
 
         Stopping early (closing the iterator, Ctrl-C) kills the workers that are busy and drops their jobs.
         """
         if any(worker.job for worker in self._team):
             raise RuntimeError("an executor should run one iterator of jobs at a time; finish or close the one before")
-        source = iter(jobs)
-        waiting = deque((job, 1) for job in [next(source, None)] if job is not None)  # (job, which attempt)
+        source = ((job, 1) for job in jobs)
+        waiting = deque(islice(source, 1))  # (job, which attempt): the first, and those whose worker died
         if not waiting:
             return
+        exhausted = False
         try:
             while len(self._team) < self.workers:
                 self._hire()
             while self._team:  # close() ends a run
                 for worker in self._team:
-                    if worker.idle:
-                        if not waiting:
-                            waiting.extend((job, 1) for job in [next(source, None)] if job is not None)
-                        if not waiting:
-                            break
+                    if worker.idle and not exhausted:
+                        waiting.extend(islice(source, 0 if waiting else 1))
+                        exhausted = not waiting
+                    if worker.idle and waiting:
                         worker.begin(*waiting.popleft())
-                if not waiting and not any(worker.job for worker in self._team):
+                if exhausted and not waiting and not any(worker.job for worker in self._team):
                     return
                 for worker in self._ready():
                     if worker in self._team:

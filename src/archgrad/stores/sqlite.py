@@ -77,6 +77,8 @@ class SQLite:
                 with _explained(self.path):
                     self._db = _connect(self.path, "mode=rw")
                     _check(self._db, self.path)
+                    self._db.execute("BEGIN IMMEDIATE")  # SQLite opens what it may not write, and says so only here
+                    self._db.execute("ROLLBACK")
                     self._db.execute("PRAGMA journal_mode = WAL")
                     self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             else:
@@ -275,7 +277,9 @@ def _check(db: sqlite3.Connection, path: Path) -> None:
     """Raise UsageError unless this is one of our files, whole, in a version we know."""
     (application,) = db.execute("PRAGMA application_id").fetchone()
     if application != APPLICATION:
-        raise UsageError(f"{path} should be an archgrad run, but another program made this SQLite file; name another")
+        raise UsageError(
+            f"{path} should be an archgrad run, but it is an empty or another program's SQLite file; name another"
+        )
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if version > VERSION:
         raise UsageError(f"{path} should have schema version {VERSION} or less, got {version}; update archgrad")

@@ -135,8 +135,10 @@ def _decode(value: Any, tensors: list[Tensor]) -> Any:
 
 
 def _dense(tensor: Tensor) -> Tensor:
-    """Contiguous, on the CPU, real (a complex one gets a last dimension of 2), of a dtype the format names."""
+    """On the CPU, real (a complex one gets a last dimension of 2), of a dtype the format names."""
     tensor = tensor.detach()
+    if tensor.is_cpu and tensor.dtype in _DTYPES and tensor.layout == torch.strided and not tensor.is_neg():
+        return tensor  # nearly all; the questions below are for the rest
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
         raise UsageError(
             f"a tensor in a state should be dense, with values, got {tensor.layout}, {tensor.dtype} "
@@ -146,13 +148,16 @@ def _dense(tensor: Tensor) -> Tensor:
         tensor = torch.view_as_real(tensor.resolve_conj())
     if tensor.dtype not in _DTYPES:
         raise UsageError(f"a tensor in a state should have a dtype that safetensors names, got {tensor.dtype}")
-    return tensor.resolve_neg().cpu().contiguous()
+    return tensor.resolve_neg().cpu()
 
 
 def _bytes(tensor: Tensor) -> bytes:
     if sys.byteorder == "big":
         raise UsageError("checkpoints should be written on a little-endian machine, got a big-endian one")
-    return (tensor if tensor.dim() else tensor[None]).view(torch.uint8).numpy().tobytes()
+    try:
+        return tensor.numpy().tobytes()
+    except TypeError:  # bfloat16 and the like, which NumPy has not
+        return tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def _tensor(entry: Mapping[str, Any], body: memoryview) -> Tensor:
