@@ -118,7 +118,7 @@ def test_user_text_is_never_markup(page: tuple[str, str, Page]) -> None:
         assert "alert" in data
         assert not set("<>&") & set(data)
         shown = json.loads(data)["beliefs"][-1]["data"][-1]["name"]
-        assert shown == "7 &amp; &lt;script&gt;a…rt(1)&lt;/script&gt;"  # plotly reads HTML of its own
+        assert shown == "7 &amp; &lt;script&gt;…t(1)&lt;/script&gt;"  # plotly reads HTML of its own
 
 
 def test_headings_of_tables_and_names_of_figures(page: tuple[str, str, Page]) -> None:
