@@ -207,18 +207,8 @@ def _duration(seconds: Any) -> str | None:
 
 
 def _json(value: Any) -> Markup:
-    """JSON that can stand inside a script element: no character of it is HTML's, and NaN is null."""
-    text = json.dumps(_plain(value), allow_nan=False, separators=(",", ":"))
+    """JSON that can stand inside a script element: no character of it is HTML's."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    return value
