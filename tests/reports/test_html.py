@@ -118,7 +118,7 @@ def test_user_text_is_never_markup(page: tuple[str, str, Page]) -> None:
         assert "alert" in data
         assert not set("<>&") & set(data)
         shown = json.loads(data)["beliefs"][-1]["data"][-1]["name"]
-        assert shown == "7 &amp; &lt;script&gt;alert(1)&lt;/scr…"  # plotly reads HTML of its own
+        assert shown == "7 &amp; &lt;script&gt;…t(1)&lt;/script&gt;"  # plotly reads HTML of its own
 
 
 def test_headings_of_tables_and_names_of_figures(page: tuple[str, str, Page]) -> None:
@@ -141,6 +141,7 @@ def test_full_run() -> None:
     assert "164 evaluations: 1 default (3 epochs), 80 search (3 epochs)" in parsed.text
     assert "12 evaluations failed" in parsed.text
     assert "3f9a1c" in parsed.text
+    assert "about 10^16.9" in parsed.text  # 7 options for each of 20 decisions
     assert set(figures(text)) == {f"figure-{name}" for name in ("progress", "certainty", "params", "macs")}
     assert sum(attrs.get("class") == "node" for _, attrs in parsed.tags) == len(full().meta("network")["nodes"])
 
@@ -175,6 +176,11 @@ def test_numbers_that_look_like_names_and_the_reverse() -> None:
     shown = json.loads(Page(text).scripts[1])
     assert [t["name"] for t in shown["beliefs"][0]["data"]] == ["3", "2020-01-01"]  # the padding is no option
     assert shown["figures"]["figure-certainty"]["layout"]["yaxis"]["ticktext"] == ["1"]
+
+
+def test_a_space_beyond_all_floats() -> None:
+    assert "about 10^400.0" in render(Memory([], [], {"space": {"size": 10**400}}))
+    assert "1,234" in render(Memory([], [], {"space": {"size": 1234}}))
 
 
 def test_the_file_is_replaced_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

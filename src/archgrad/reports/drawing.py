@@ -14,6 +14,7 @@ LANE = 20  # width given to an edge that passes a layer
 GAP_X, GAP_Y = 22, 26
 MARGIN = 12
 SWEEPS = 8
+PULL = 0.96  # keeps a deep network from drifting sideways
 STIFF = 8  # how much more a passing edge wants to stay straight than a box wants to be centred
 _LABEL, _DETAIL = 34, 40  # characters that fit a box
 
@@ -142,7 +143,8 @@ def _place(layers: list[list[_Slot]]) -> None:
                 if slot.node is None and near[0].node is not None:
                     near = [slot.above[0], slot.below[0]]  # the end of a lane: towards both, lest it bends twice
                     near = [s for s in near if s.node is None] or near
-                wish.append(sum(s.x for s in near) / len(near) if near else slot.x)
+                mean = sum(s.x for s in near) / len(near) if near else slot.x
+                wish.append(mean if slot.node is None else PULL * mean)
             _spread(layer, wish)
 
 

@@ -229,7 +229,9 @@ def _option(decisions: Sequence[Mapping[str, Any]], d: int, k: int) -> str:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= _LONG else text[: _LONG - 1] + "…"
+    """Shortened in the middle: numbers that tell names apart often stand at the end."""
+    half = _LONG // 2
+    return text if len(text) <= _LONG else f"{text[: half - 1]}…{text[-half:]}"
 
 
 def _text(text: str) -> str:

@@ -172,7 +172,7 @@ def _facts(meta: Mapping[str, Any]) -> dict[str, str]:
         "Python": run.get("python"),
         "Platform": run.get("platform"),
         "Space": space.get("name"),
-        "Architectures": count(space["size"]) if finite(space.get("size")) else space.get("size"),
+        "Architectures": _size(space.get("size")),
         "Data": data.get("name"),
         "Classes": _listed(data.get("classes")),
         "Input": _listed(data.get("input_shape"), "×"),
@@ -181,6 +181,13 @@ def _facts(meta: Mapping[str, Any]) -> dict[str, str]:
         "Split hash": data.get("split_hash"),
     }
     return {name: str(value) for name, value in facts.items() if value not in (None, "")}
+
+
+def _size(n: Any) -> str | None:
+    """The number of architectures; one that nobody can read as its order of magnitude."""
+    if not isinstance(n, int) or n < 10**12:
+        return None if n is None else count(n)
+    return f"about 10^{math.log10(n):.1f}"
 
 
 def _listed(values: Any, between: str = ", ") -> str | None:
@@ -200,18 +207,8 @@ def _duration(seconds: Any) -> str | None:
 
 
 def _json(value: Any) -> Markup:
-    """JSON that can stand inside a script element: no character of it is HTML's, and NaN is null."""
-    text = json.dumps(_plain(value), allow_nan=False, separators=(",", ":"))
+    """JSON that can stand inside a script element: no character of it is HTML's."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    return value

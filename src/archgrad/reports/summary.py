@@ -69,9 +69,13 @@ def render_summary(summary: Mapping[str, Any]) -> RenderableType:
 
 def finite(value: Any) -> float | None:
     """A finite number, or None for everything else: absent, NaN, infinite, not a number at all."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value)
+    try:
+        found = float(value)
+    except OverflowError:  # an integer beyond all floats
+        return None
+    return found if math.isfinite(found) else None
 
 
 def number(value: Any) -> str:
