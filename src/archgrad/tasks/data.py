@@ -77,9 +77,8 @@ def load(
     - ``"fashion-mnist"``: IDX files, gzipped or not, from Debian's package dataset-fashion-mnist, or from a folder of
       your own with ``"fashion-mnist:FOLDER"``;
     - an ``.npz`` file with x_train, y_train and, optionally, x_valid, y_valid, x_test, y_test and classes (names);
-    - a folder of class folders of images, optionally below train/, valid/ and test/ ("./digits" if it has the name of
-      one of the above); resized to ``image_size``
-      ((H, W), or one number), by default the most common size;
+    - a folder of class folders of images, optionally below train/, valid/ and test/; resized to ``image_size``
+      ((H, W), or one number), by default the most common size. Write "./digits" for a folder of that name;
     - a map-style ``torch.utils.data.Dataset`` of (x, int) pairs, x a tensor, an array or a PIL image. It is read once,
       so random transforms are frozen;
     - a pair (x, y) of arrays or tensors.
