@@ -139,6 +139,6 @@ def check_policy(policy: Policy) -> None:
 def check_unbiased(
     estimator: Callable[[], Estimator], policy: Policy, f: Callable[[Tensor], Tensor], *, tolerance: float = 1e-9
 ) -> None:
-    """The estimator's expectation is the exact gradient: both by enumeration, in the policy's precision (use double)."""
+    """The estimator's expectation is the exact gradient, both by enumeration. Use a policy in double precision."""
     error = relative_error(expected_estimate(estimator, policy, f), exact_gradient(policy, f))
     assert error <= tolerance, f"biased: the expectation is {error:.2e} of the gradient away, more than {tolerance:.0e}"

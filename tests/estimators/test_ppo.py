@@ -52,7 +52,8 @@ def test_late_answers_use_the_probabilities_of_the_proposal():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"), [({"samples": 1}, "at least 2"), ({"clip": 0}, "between 0 and 1"), ({"epochs": 0}, "at least 1")]
+    ("arguments", "says"),
+    [({"samples": 1}, "at least 2"), ({"clip": 0}, "between 0 and 1"), ({"epochs": 0}, "at least 1")],
 )
 def test_impossible_settings_are_refused(arguments, says):
     with pytest.raises(UsageError, match=says):

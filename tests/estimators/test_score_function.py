@@ -32,7 +32,9 @@ POLICIES = [
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize(("baseline", "samples"), [("none", 1), ("none", 2), ("leave-one-out", 2), ("moving-average", 2)])
+@pytest.mark.parametrize(
+    ("baseline", "samples"), [("none", 1), ("none", 2), ("leave-one-out", 2), ("moving-average", 2)]
+)
 def test_is_unbiased(policy, baseline, samples):
     check_unbiased(lambda: ScoreFunction(samples, baseline), policy(), curved)
 
