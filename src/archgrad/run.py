@@ -21,7 +21,7 @@ from archgrad.ending import Contest, contest, final_jobs, finalists
 from archgrad.errors import UsageError, writing
 from archgrad.executors import Inline, Processes
 from archgrad.handover import hand_over
-from archgrad.loop import Failing, evaluate, loop, stream, training_seed
+from archgrad.loop import Failing, Streak, evaluate, loop, stream, training_seed
 from archgrad.parts import Parts
 from archgrad.plan import affordable
 from archgrad.problem import Measure
@@ -150,11 +150,12 @@ def _evaluate_all(parts: Parts, executor: Executor, store: SQLite, watcher: Watc
     """Default, search, random search of as many trials, full trainings: each goes on where the store ends."""
     s, space = parts.settings, parts.space
     batch = parts.recipe.estimator.samples
+    streak = Streak()
 
     def run(name: str, jobs: Sequence[Job]) -> list[Trial]:
         kept = {t.job.index: t for t in store.trials()}
         watcher.phase(name, len(jobs), sum(j.index in kept for j in jobs))
-        return evaluate(jobs, kept, executor, store, watcher.trial)
+        return evaluate(jobs, kept, executor, store, watcher.trial, streak)
 
     def search(n: int) -> None:
         watcher.phase("search", n, sum(t.job.role == "search" for t in store.trials()))
@@ -168,6 +169,7 @@ def _evaluate_all(parts: Parts, executor: Executor, store: SQLite, watcher: Watc
             fidelity=s.proxy_epochs,
             offset=1,
             watch=watcher.trial,
+            streak=streak,
         )
 
     run("default", [Job(0, "default", space.default, training_seed(s.seed, 0), s.proxy_epochs)])

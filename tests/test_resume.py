@@ -1,0 +1,256 @@
+"""Killed at any moment, a run goes on: no finished trial is lost, none is made twice, and it ends as if never killed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import small
+from zygote import Zygote
+
+from archgrad.stores import SQLite
+
+OPTIONS = "--trials 25 --epochs 2 --proxy-epochs 1 --finalists 2 --seeds 2 --random-mean 2 --seed 5"
+SEARCH = ["search", "--data", "t.npz", "--space", "small:tiny", "--allow-import", *OPTIONS.split(), "--json"]
+ALONE = [*SEARCH, "--workers", "0"]
+FILES = ("model.safetensors", "architecture.json", "program.json", "report.html", "config.yaml")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("resume")
+    small.table(folder / "t.npz")
+    return folder
+
+
+class Uninterrupted:
+    """What the recipe's search of one go left behind, and how long it took."""
+
+    def __init__(self, zygote: Zygote, place: Path, recipe: str) -> None:
+        start = time.monotonic()
+        ended = zygote.run(*ALONE, "--recipe", recipe, "--out", f"{recipe}-whole", cwd=place)
+        self.seconds = time.monotonic() - start
+        assert ended.code == 0, ended
+        self.recipe, self.folder = recipe, place / f"{recipe}-whole"
+        self.summary = json.loads(ended.out)
+        self.trials, self.steps = kept(self.folder)
+
+    def same(self, folder: Path, summary: dict) -> None:
+        trials, steps = kept(folder)
+        assert list(trials.items()) == list(self.trials.items())
+        assert steps == self.steps
+        for name in self.summary.keys() - {"run", "seconds"}:
+            assert summary[name] == self.summary[name], name
+        assert (folder / "model.safetensors").read_bytes() == (self.folder / "model.safetensors").read_bytes()
+        left = {p.name for p in folder.iterdir() if not p.name.startswith(".report.html.")}
+        assert left == {p.name for p in self.folder.iterdir()}
+
+
+@pytest.fixture(scope="module", params=["ppo", "zoph_le"])
+def whole(request, zygote, place):
+    return Uninterrupted(zygote, place, request.param)
+
+
+def kept(folder):
+    """The trials by index, without their times, and the steps."""
+    try:
+        store = SQLite(folder / "run.sqlite", create=False, read_only=True)
+    except ValueError:  # killed before it began
+        return {}, []
+    with contextlib.closing(store):
+        trials = {
+            t.job.index: (t.job.role, t.job.architecture, t.job.seed, t.job.fidelity, dict(t.metrics), t.error)
+            for t in store.trials()
+        }
+        return trials, store.steps()
+
+
+class Sessions:
+    """A run in pieces. After each it is checked that what was kept stays, and was not made again."""
+
+    def __init__(self, zygote: Zygote, place: Path, name: str, *options: str) -> None:
+        self.zygote, self.place, self.folder, self.options = zygote, place, place / name, options
+        self.log = place / f"{name}.log"
+        self.trials: dict = {}
+        self.kills = 0
+
+    def begin(self, **options):
+        self.log.write_text("")
+        if (self.folder / "run.sqlite").exists():
+            arguments = ["resume", self.folder.name, "--allow-import", "--json"]
+        else:  # killed before there was anything to go on with
+            assert not self.trials
+            for file in self.folder.glob("*"):
+                file.unlink()
+            if self.folder.exists():
+                self.folder.rmdir()
+            arguments = [*SEARCH, *self.options, "--out", self.folder.name]
+        return self.zygote.launch(*arguments, cwd=self.place, log=str(self.log), **options)
+
+    def end(self, child):
+        ended = child.wait()
+        assert ended.code in (0, -signal.SIGKILL, 130), ended
+        self.kills += ended.code == -signal.SIGKILL
+        begun = [int(line) for line in self.log.read_text().split()]
+        assert len(begun) == len(set(begun))
+        assert not set(begun) & set(self.trials), "made again"
+        trials, _ = kept(self.folder)
+        assert trials.items() >= self.trials.items(), "lost"
+        self.trials = trials
+        return ended
+
+    def finish(self):
+        ended = self.end(self.begin())
+        assert ended.code == 0, ended
+        return json.loads(ended.out)
+
+
+def test_the_uninterrupted_run_repeats_architectures(whole):
+    """Else the test below would not see a training seed that depends on the session."""
+    searched = [t for t in whole.trials.values() if t[0] == "search"]
+    assert len({t[1] for t in searched}) < len(searched)
+    assert len({t[2] for t in searched}) > 2
+    assert len(whole.steps) == 2  # and half a batch, which makes no step
+
+
+def test_killed_at_random_moments(zygote, place, whole):
+    rng = random.Random(whole.recipe)
+    run = Sessions(zygote, place, f"{whole.recipe}-killed", "--workers", "0", "--recipe", whole.recipe)
+    moments = []
+    for _ in range(14):
+        child = run.begin()
+        time.sleep(rng.uniform(0.05, 0.6) * whole.seconds)
+        with contextlib.suppress(ProcessLookupError):
+            child.kill()
+        finished = run.end(child).code == 0
+        moments.append(len(run.trials))
+        if finished:
+            break
+    assert len(set(moments)) > 2, f"the kills should be spread over the run, got {moments}"
+    whole.same(run.folder, run.finish())
+
+
+@pytest.mark.parametrize("event", ["open", "os.rename", "os.remove", "shutil.rmtree", "tempfile.mkdtemp", "os.mkdir"])
+def test_killed_where_it_reaches_for_the_disk(zygote, place, whole, event):
+    """The kill before the n-th open, rename or removal, in every session a later one: also in the ending."""
+    if whole.recipe != "ppo":
+        pytest.skip("the recipe makes no difference to files")
+    run = Sessions(zygote, place, event, "--workers", "0", "--recipe", whole.recipe)
+    n = 1
+    for _ in range(12):
+        if run.end(run.begin(die_at=(event, n))).code == 0:
+            break
+        n += 1 + n // 2
+    assert run.kills, "never reached"
+    whole.same(run.folder, run.finish())
+
+
+def test_a_finished_run_is_only_reported_again(zygote, place, whole):
+    run = Sessions(zygote, place, whole.folder.name)
+    run.trials = whole.trials
+    assert run.finish() == whole.summary
+    assert run.log.read_text() == ""
+
+
+@pytest.mark.parametrize(("number", "moment"), [(signal.SIGINT, "trials"), (signal.SIGTERM, "handover")])
+def test_interrupted(zygote, place, whole, number, moment):
+    if whole.recipe != "ppo":
+        pytest.skip("the recipe makes no difference to signals")
+    run = Sessions(zygote, place, moment, "--workers", "0", "--recipe", whole.recipe)
+    child = run.begin()
+    if moment == "trials":
+        until(lambda: len(kept(run.folder)[0]) > 5)
+    else:
+        until(lambda: list(run.folder.glob(".handover-*")))
+    child.kill(number)
+    ended = run.end(child)
+    assert ended.code == 130
+    assert ended.out.count("\n") == 1
+    summary = json.loads(ended.out)
+    assert summary["status"] == "INTERRUPTED"
+    assert summary["best"]["test_accuracy"] is None
+    assert "interrupted" in (run.folder / "report.html").read_text()
+    assert "Traceback" not in ended.err
+    whole.same(run.folder, run.finish())
+
+
+def until(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.002)
+
+
+def test_killed_with_workers(zygote, place, whole):
+    """A worker, the driver while workers start, the driver in the middle, Ctrl-C to all; then to the end."""
+    if whole.recipe != "ppo":
+        pytest.skip("the recipe makes no difference to workers")
+    run = Sessions(zygote, place, "workers", "--workers", "2", "--recipe", whole.recipe)
+
+    child = run.begin()
+    until(lambda: workers(child))
+    child.kill()
+    run.end(child)
+    until(lambda: not child.session(), 30)
+
+    child = run.begin()
+    until(lambda: len(kept(run.folder)[0]) > 3)
+    os.kill(workers(child)[0], signal.SIGKILL)  # its job is made again by another, which is no second trial
+    before = len(kept(run.folder)[0])
+    until(lambda: len(kept(run.folder)[0]) > before)
+    child.kill()
+    run.end(child)
+    until(lambda: not child.session(), 30)
+    assert 4 < len(run.trials) < len(whole.trials)
+
+    child = run.begin()
+    before = len(run.trials)
+    until(lambda: len(kept(run.folder)[0]) > before)
+    for pid in child.session():  # as a terminal does
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGINT)
+    ended = run.end(child)
+    assert ended.code == 130
+    assert json.loads(ended.out)["status"] == "INTERRUPTED"
+    assert not child.session()
+
+    child = run.begin()
+    ended = run.end(child)
+    assert ended.code == 0, ended
+    until(lambda: not child.session(), 30)
+    summary = json.loads(ended.out)
+    assert summary["status"] == "FINISHED"
+    assert summary["trials"] == len(run.trials)
+    # workers compute what one process does: a batch is proposed from the same alpha, and a trial has its seed
+    assert run.trials == whole.trials
+    assert summary["best"] == whole.summary["best"]
+
+
+def workers(child):
+    """Its worker processes, by their command line."""
+    found = []
+    for pid in child.session():
+        with contextlib.suppress(OSError):
+            if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+    return found
+
+
+def test_a_second_process_is_refused(zygote, place, whole):
+    if whole.recipe != "ppo":
+        pytest.skip("once is enough")
+    run = Sessions(zygote, place, "twice", "--workers", "0", "--recipe", whole.recipe)
+    child = run.begin()
+    until(lambda: len(kept(run.folder)[0]) > 1)
+    ended = zygote.run("resume", "twice", "--allow-import", cwd=place)
+    assert ended.code == 2
+    assert ended.err.count("\n") == 1
+    assert str(child.pid) in ended.err
+    summary = json.loads(run.end(child).out)
+    whole.same(run.folder, summary)
