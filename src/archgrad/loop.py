@@ -86,9 +86,10 @@ def loop(
         if len(jobs) < len(batch):
             return  # the budget cuts the last batch short: its trials count as candidates, alpha stays
         values = problem.values(finished, worst, sampled=exact is not None)
-        if not torch.isfinite(values).all():
-            raise Failing(finished[-1].error)  # nothing has ever worked, so there is no worst value to give
-        worst = max(worst, float(values.max()))
+        if torch.isfinite(values).all():
+            worst = max(worst, float(values.max()))
+        else:  # nothing has ever worked, so there is no worst value to give, and no direction to go
+            values = torch.zeros_like(values)
         diagnostics: dict[str, float] = {"value": float(values.mean())}
         for _ in range(estimator.epochs):
             estimate = estimator.gradient(policy, batch, values.to(batch.h.dtype))  # ~ d/dalpha E[f]
