@@ -7,6 +7,7 @@ import functools
 import json
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -17,6 +18,7 @@ from zygote import Zygote
 
 from archgrad.errors import UsageError
 from archgrad.stores import SQLite
+from archgrad.stores.state import pack
 
 OPTIONS = "--trials 25 --epochs 2 --proxy-epochs 1 --finalists 2 --seeds 2 --random-mean 2 --seed 5"
 SEARCH = ["search", "--data", "t.npz", "--space", "small:tiny", "--allow-import", *OPTIONS.split(), "--json"]
@@ -48,6 +50,7 @@ class Uninterrupted:
         trials, steps = kept(folder)
         assert list(trials.items()) == list(self.trials.items())
         assert steps == self.steps
+        assert pack(checkpoint(folder)) == pack(checkpoint(self.folder))
         for name in self.summary.keys() - {"run", "seconds"}:
             assert summary[name] == self.summary[name], name
         assert (folder / "model.safetensors").read_bytes() == (self.folder / "model.safetensors").read_bytes()
@@ -78,6 +81,11 @@ def kept(folder):
             for t in store.trials()
         }
         return trials, store.steps()
+
+
+def checkpoint(folder):
+    with contextlib.closing(SQLite(folder / "run.sqlite", create=False, read_only=True)) as store:
+        return store.checkpoint()
 
 
 def begun(folder):
@@ -167,11 +175,17 @@ def test_killed_at_random_moments(zygote, place, uninterrupted, recipe):
 
 @pytest.mark.parametrize("event", ["open", "os.rename", "os.remove", "shutil.rmtree", "tempfile.mkdtemp", "os.mkdir"])
 def test_killed_where_it_reaches_for_the_disk(zygote, place, whole, event):
-    """The kill before the n-th open, rename or removal, in every session a later one: also in the ending."""
+    """The kill comes before the n-th open, rename or removal of a session: in the trials, then all over the ending."""
     run = Sessions(zygote, place, event, "--workers", "0", "--recipe", whole.recipe)
     n = 1
     while run.end(run.begin(die_at=(event, n))).code != 0:
         n += 1 + n // 2
+        if len(run.trials) == len(whole.trials):
+            break
+    step = 8 if event == "open" else 1
+    n = step
+    while run.end(run.begin(die_at=(event, n))).code != 0:
+        n += step
     assert run.kills, "never reached"
     whole.same(run.folder, run.finish())
 
@@ -201,6 +215,20 @@ def test_interrupted(zygote, place, whole, number, moment):
     assert "interrupted" in (run.folder / "report.html").read_text()
     assert "Traceback" not in ended.err
     whole.same(run.folder, run.finish())
+
+
+def test_weights_that_cannot_be_kept_are_trained_again(zygote, place, whole):
+    """The second half of the full trainings finds no room for its weights, the first half's are lost."""
+    run = Sessions(zygote, place, "lost", "--workers", "0", "--recipe", whole.recipe)
+    child = run.begin()
+    until(lambda: len(list(run.folder.glob("finals/*.safetensors"))) > 2)
+    child.kill()
+    run.end(child)
+    shutil.rmtree(run.folder / "finals")
+    (run.folder / "finals").touch()
+    summary = run.finish()
+    (run.folder / "finals").unlink()
+    whole.same(run.folder, summary)
 
 
 def until(condition, seconds=60):
