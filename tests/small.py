@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch._dynamo  # the first optimizer would, for seconds of a new worker's first evaluation and its limit
 from torch import Tensor, nn
 
 from archgrad.spaces import Choice

@@ -17,6 +17,8 @@ from archgrad.loop import Failing, Streak
 from archgrad.recipes import reinforce
 from archgrad.records import Job, Status, Trial
 
+LIMIT = 6
+"""Seconds, of which a training takes hundredths."""
 FEW = {"epochs": 1, "proxy_epochs": 1, "finalists": 1, "seeds": 2, "random_mean": 1}
 
 
@@ -72,12 +74,12 @@ def test_the_policy_learns_from_failures(data):
 def test_one_that_hangs_or_dies(data):
     """In workers: a time limit for the one, another worker and another attempt for the other. Each once."""
     result = archgrad.search(
-        data, model("hang", "die", fine=4), out="run", workers=2, trials=5, seed=0, trial_limit=3, **FEW
+        data, model("hang", "die", fine=4), out="run", workers=2, trials=5, seed=0, trial_limit=LIMIT, **FEW
     )
     assert result.status is Status.FINISHED
     reasons, _ = failures(result)
     assert reasons == {
-        "hang": {"took longer than 3 s"},
+        "hang": {f"took longer than {LIMIT} s"},
         "die": {"worker died (SIGKILL, possibly out of memory), as in all of 2 attempts"},
     }
     assert result.architecture[0].startswith("fine")
