@@ -48,6 +48,11 @@ def test_workers_have_one_torch_thread_and_are_kept(pool):
     assert len(pids) <= 2
 
 
+def test_a_measure_may_have_processes_of_its_own(pool):
+    (trial,) = pool.run([jobs.job(0, "parent")])
+    assert trial.metrics == {"sum": 15.0}, trial.error
+
+
 def test_a_job_is_taken_only_when_a_worker_is_free(pool):
     taken = []
 
@@ -194,6 +199,32 @@ def test_a_script_without_a_guard_is_told_so(tmp_path):
     assert out == ""
     assert "UsageError: a worker process should start, but it ended first (exit code 1" in err
     assert '`if __name__ == "__main__":`' in err.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize("close", [True, False])
+def test_a_driver_interrupted_while_its_workers_start_ends(close, tmp_path):
+    """With and without close(): multiprocessing waits at exit for processes that wait for us."""
+    driver = script(
+        tmp_path,
+        f"""
+        import jobs
+        from archgrad.executors import Processes
+        if __name__ == "__main__":
+            executor = Processes(jobs.deed, workers=2)
+            try:
+                print("here", flush=True)
+                list(executor.run([jobs.job(0, "hang")]))
+            finally:
+                if {close}:
+                    executor.close()
+        """,
+    )
+    assert driver.stdout.readline() == "here\n"
+    time.sleep(0.02)  # into the start of the first worker
+    os.killpg(driver.pid, signal.SIGINT)
+    _, err = driver.communicate(timeout=60)
+    assert driver.returncode == -signal.SIGINT
+    assert err.count("Traceback") == 1, err
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
