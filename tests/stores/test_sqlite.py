@@ -183,6 +183,24 @@ def test_a_reader_sees_what_is_committed_and_nothing_else(path, store):
         assert len(reader.trials()) == 3
 
 
+def test_beside_a_busy_writer_a_reader_sees_a_whole_run_that_grows(path):
+    seen = 0
+    with child(writers.write, path) as (process, pipe):
+        pipe.recv()
+        with SQLite(path, create=False, read_only=True) as reader:
+            for _ in range(25):
+                trials = reader.trials()
+                assert [trial.job.index for trial in trials] == list(range(len(trials)))
+                assert len(trials) >= seen
+                seen = len(trials)
+                while pipe.poll():
+                    pipe.recv()
+                state = reader.checkpoint()
+                assert state is None or bool((state["alpha"] == state["t"]).all())
+        assert process.is_alive()
+    assert seen > 1
+
+
 @pytest.mark.parametrize("run", ["closed", "live", "killed", "killed, without its index"])
 def test_a_reader_leaves_the_folder_as_it_is(path, run):
     with readable_folder(path.name, run) as copy:
