@@ -42,7 +42,7 @@ class FromScratch:
     differentiable = 0
 
     def __init__(
-        self, space: ModelSpace, data: Data, *, batch_size: int = 64, lr: float = 3e-3, weight_decay: float = 1e-2
+        self, space: ModelSpace, data: Data, *, batch_size: int = 64, lr: float = 1e-2, weight_decay: float = 1e-2
     ) -> None:
         if batch_size < 2:
             raise UsageError(f"batch_size should be at least 2, as BatchNorm needs, got {batch_size}")
