@@ -47,8 +47,21 @@ def loop(
     """
     policy, estimator, optimizer = recipe.policy, recipe.estimator, recipe.optimizer
     t, spent = 0, 0
+
+    def checkpoint(diagnostics: Mapping[str, float]) -> None:
+        state = {
+            "policy": policy.state_dict(),
+            "estimator": estimator.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "t": t,
+            "spent": spent,
+        }
+        store.add_step(Step(t, believed(policy, seed, t), diagnostics), state)
+
     state = store.checkpoint()
-    if state is not None:
+    if state is None:
+        checkpoint({})
+    else:
         policy.load_state_dict(state["policy"])
         estimator.load_state_dict(state["estimator"])
         optimizer.load_state_dict(state["optimizer"])
@@ -82,16 +95,7 @@ def loop(
             descend(optimizer, policy, estimate)
             diagnostics.update(estimate.diagnostics)
         t += 1
-        store.add_step(
-            Step(t, believed(policy, seed, t), diagnostics),
-            {
-                "policy": policy.state_dict(),
-                "estimator": estimator.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "t": t,
-                "spent": spent,
-            },
-        )
+        checkpoint(diagnostics)
 
 
 def evaluate(
@@ -126,8 +130,14 @@ def descend(optimizer: Optimizer, policy: Policy, estimate: Estimate) -> None:
 
 
 def plus(estimate: Estimate, gradient: Sequence[Tensor]) -> Estimate:
-    """An estimate with the exact gradient of another part of f added."""
-    return Estimate(tuple(a + b for a, b in zip(estimate.gradient, gradient, strict=True)), estimate.diagnostics)
+    """An estimate with the exact gradient of another part of f added, in the estimate's own scale of f."""
+
+    def scaled(g: Tensor) -> Tensor:
+        scale = estimate.scale
+        return g if scale is None else g * scale.to(g).reshape(*scale.shape, *[1] * (g.dim() - scale.dim()))
+
+    total = tuple(a + scaled(b) for a, b in zip(estimate.gradient, gradient, strict=True))
+    return Estimate(total, estimate.diagnostics, estimate.scale)
 
 
 class Replicates:

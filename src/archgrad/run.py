@@ -203,6 +203,8 @@ def _introduction(parts: Parts, folder: Path) -> dict[str, Any]:
             "recipe": parts.recipe.name,
             "objective": s.objective,
             "workers": s.workers,
+            "resume": f"archgrad resume {folder}",
+            "repeat": f"archgrad search --config {folder}/config.yaml --out NEW_FOLDER",
         },
         "space": {"name": space.name, "decisions": space.describe(), "size": str(space.size)},
         "data": {

@@ -45,6 +45,36 @@ def test_the_expectation_of_an_additive_cost_and_its_gradient_are_exact(space):
     (want,) = exact_gradient(policy, cost)
     assert torch.allclose(got, want, atol=1e-12)
     assert torch.allclose(plus(Estimate((want,)), (got,)).gradient[0], 2 * want)
+    assert torch.allclose(plus(Estimate((want,), scale=torch.tensor(0.5)), (got,)).gradient[0], 1.5 * want)
+
+
+@pytest.mark.parametrize("standardise", [False, True])
+def test_loss_and_exact_cost_together_are_the_gradient_of_their_sum(standardise):
+    """Every batch of two: a part from samples and a part in closed form, against both from samples (in one scale)."""
+    space = plain_space(2, 3)
+    policy = scrambled(Factorised(space).double())
+    table = torch.rand(2, 3, generator=torch.Generator().manual_seed(0)).double()
+    cost = AdditiveCost(space, 5.0, table)
+
+    def loss(h):
+        return (h[..., 0, 0] + 2 * h[..., 1, 2]) ** 2 + 1
+
+    h = space.enumerate().double()
+    p = policy.log_prob(h).exp().detach()
+    exact = torch.autograd.grad(cost.expectation(policy), [policy.alpha])
+    mixed, alone, costs = (torch.zeros(2, 3).double() for _ in range(3))
+    for i in range(len(h)):
+        for j in range(len(h)):
+            pair = Batch(h[[i, j]])
+            estimate = ScoreFunction(2, standardise=standardise).gradient(policy, pair, loss(pair.h))
+            scale = 1.0 if estimate.scale is None else estimate.scale
+            mixed += p[i] * p[j] * plus(estimate, exact).gradient[0]
+            alone += p[i] * p[j] * estimate.gradient[0]
+            costs += p[i] * p[j] * scale * exact[0]
+    assert torch.allclose(mixed, alone + costs, atol=1e-12)
+    if not standardise:
+        (want,) = exact_gradient(policy, lambda h: loss(h) + cost(h))
+        assert torch.allclose(mixed, want, atol=1e-12)
 
 
 def test_an_expectation_that_would_not_be_exact_is_refused():
