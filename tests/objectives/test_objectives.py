@@ -4,11 +4,13 @@ import pytest
 import torch
 
 from archgrad import (
+    Batch,
     Choice,
     Decision,
     Decisions,
     Factorised,
     LossPlusCost,
+    ScoreFunction,
     UsageError,
     ValidLoss,
     WeightedProduct,
