@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from archgrad.errors import UsageError
 from archgrad.policies.factorised import Factorised
 from archgrad.problem import Problem
 from archgrad.protocols import Executor, Policy, Store
@@ -62,10 +63,14 @@ def loop(
     if state is None:
         checkpoint({})
     else:
-        policy.load_state_dict(state["policy"])
-        estimator.load_state_dict(state["estimator"])
-        optimizer.load_state_dict(state["optimizer"])
-        t, spent = state["t"], state["spent"]
+        try:
+            policy.load_state_dict(state["policy"])
+            estimator.load_state_dict(state["estimator"])
+            optimizer.load_state_dict(state["optimizer"])
+            t, spent = int(state["t"]), int(state["spent"])
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise UsageError(f"the run's checkpoint should fit its recipe and space, got: {reason}") from error
     kept = {x.job.index: x for x in store.trials() if x.job.role == "search"}
     replicates = Replicates([x for x in kept.values() if x.job.index < offset + spent])
     exact = problem.objective.cost if isinstance(policy, Factorised) else None

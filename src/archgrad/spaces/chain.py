@@ -74,7 +74,7 @@ class Chain(nn.Module):
 
 
 def chain(input_shape: Sequence[int], classes: int, *, width: int = 16, layers: int = 20) -> ModelSpace:
-    """D = ``layers``, K = 7: the kind of every layer of a convolutional chain; 7^20 = 8.0e16 by default.
+    """A convolutional chain, the kind of every layer chosen: D = ``layers``, K = 7, 7^20 = 8.0e16 by default.
 
     input_shape: (C, H, W). Images up to 16 pixels keep their size in the stem and have 2 stages, larger ones are
     halved by the stem and have 3; a stage is ``layers / stages`` decisions. Counted with skips contracted the
