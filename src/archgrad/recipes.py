@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -70,8 +71,14 @@ RECIPES: Mapping[str, Callable[..., Recipe]] = {
 """The recipes of the command line, by name; from Python any function from a space and a seed to a Recipe will do."""
 
 
-def recipe(name: str, space: Decisions, seed: int = 0) -> Recipe:
-    """A recipe by name. UsageError for an unknown one, with the nearest name."""
+def recipe(name: str, space: Decisions, seed: int = 0, *, trials: int | None = None) -> Recipe:
+    """A recipe by name; with few ``trials`` to spend its batches are cut so that alpha moves twice at least.
+
+    UsageError for an unknown name, with the nearest one.
+    """
     if name not in RECIPES:
         raise UsageError(nearest("recipe", name, RECIPES))
-    return RECIPES[name](space, seed)
+    make = RECIPES[name]
+    usual = inspect.signature(make).parameters["samples"].default
+    samples = usual if trials is None else min(usual, max(2, trials // 2))
+    return make(space, seed, samples=samples)

@@ -1,0 +1,44 @@
+"""Recipes are compositions; a small budget still moves alpha."""
+
+import pytest
+import torch
+
+from archgrad import PPO, Autoregressive, Factorised, ScoreFunction, UsageError
+from archgrad.recipes import RECIPES, recipe
+from archgrad.testing import plain_space
+
+SPACE = plain_space(3, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "policy", "estimator"),
+    [
+        ("ppo", Factorised, PPO),
+        ("reinforce", Factorised, ScoreFunction),
+        ("nasnet", Autoregressive, PPO),
+        ("zoph_le", Autoregressive, ScoreFunction),
+    ],
+)
+def test_parts(name, policy, estimator):
+    made = recipe(name, SPACE, 0)
+    assert (type(made.policy), type(made.estimator), made.name) == (policy, estimator, name)
+    assert {id(p) for g in made.optimizer.param_groups for p in g["params"]} == {
+        id(p) for p in made.policy.parameters()
+    }
+
+
+def test_the_seed_makes_the_lstm():
+    a, b, c = (recipe("nasnet", SPACE, s).policy.start for s in (0, 0, 1))
+    assert torch.equal(a, b)
+    assert not torch.equal(a, c)
+
+
+@pytest.mark.parametrize(("trials", "samples"), [(None, 10), (1000, 10), (20, 10), (8, 4), (5, 2), (1, 2)])
+def test_a_small_budget_gets_small_batches(trials, samples):
+    assert recipe("ppo", SPACE, 0, trials=trials).estimator.samples == samples
+
+
+def test_unknown_names_are_refused_with_the_nearest():
+    with pytest.raises(UsageError, match="got 'renforce'; did you mean 'reinforce'"):
+        recipe("renforce", SPACE)
+    assert set(RECIPES) == {"ppo", "reinforce", "nasnet", "zoph_le"}
