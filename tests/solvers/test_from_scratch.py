@@ -111,6 +111,17 @@ def test_recalibration_averages_the_batches_under_the_final_weights():
     assert norm.momentum == 0.1
 
 
+def test_a_trained_network_has_the_statistics_of_its_final_weights(solver):
+    """Mean and variance of a BatchNorm's inputs over the training split, which running averages lag behind."""
+    network, _ = solver.solve(("norm-relu", *default(solver)[1:]), 0, 2)
+    norm = next(m for m in network.modules() if isinstance(m, torch.nn.BatchNorm1d))
+    seen = []
+    norm.register_forward_hook(lambda module, args, output: seen.append(args[0]))
+    network(solver.data.train.x)
+    assert torch.allclose(norm.running_mean, seen[0].mean(0), atol=0.05)
+    assert torch.allclose(norm.running_var, seen[0].var(0), rtol=0.15)
+
+
 def test_normalisation_is_inside_the_network(solver):
     network = solver.fresh(default(solver), 0)
     x = solver.data.train.x

@@ -289,12 +289,14 @@ def test_a_part_that_only_training_uses_stays():
             super().__init__()
             self.c = Choice("c", {"a": nn.Conv2d(3, 3, 1)})
             self.helper = nn.Conv2d(3, 3, 1)
+            self.never = nn.Conv2d(3, 3, 1)
 
         def forward(self, x):
             y = self.c(x)
             return y + self.helper(x) if self.training else y
 
-    assert sum(p.numel() for p in space_of(Auxiliary().double(), example=X).build(("a",)).parameters()) == 24
+    network = space_of(Auxiliary().double(), example=X).build(("a",))
+    assert [n for n, _ in network.named_parameters()] == ["c.weight", "c.bias", "helper.weight", "helper.bias"]
 
 
 def test_keys_know_equal_networks_and_different_ones():
@@ -345,6 +347,21 @@ def test_terms_of_a_sum_have_no_order():
 
     space = space_of(Sum().double(), example=X[:2])
     assert space.key(("t", "s")) == space.key(("s", "t")) != space.key(("t", "t"))
+
+    class SumOfSums(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.terms = nn.ModuleList(
+                Choice(name, {"t": nn.Conv2d(3, 3, 1), "s": nn.Conv2d(3, 3, 3, padding=1)}) for name in "abcd"
+            )
+
+        def forward(self, x):
+            a, b, c, d = (term(x) for term in self.terms)
+            return (a + b).tanh() + (c + d).tanh()
+
+    space = space_of(SumOfSums().double(), example=X[:2])
+    # unordered pairs of the three unordered pairs {t, t}, {t, s}, {s, s}
+    assert len({space.key(a) for a in space.decode(space.enumerate())}) == 6
 
 
 # --- the built-in spaces -------------------------------------------------------------------------------------------
