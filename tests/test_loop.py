@@ -156,6 +156,13 @@ def test_streams_differ_by_name_step_and_seed_and_repeat():
     assert 0 <= mixed("anything") < 2**31
 
 
+def test_every_batch_has_noise_of_its_own(tmp_path):
+    """A policy that stands still draws new architectures at every step all the same."""
+    trials, _ = run(tmp_path / "run.sqlite", ppo(SPACE, 0, lr=0.0), 40)
+    batches = [tuple(job.architecture for job, _, _ in trials[i : i + 10]) for i in range(0, 40, 10)]
+    assert len(set(batches)) == 4
+
+
 def test_conditional_decisions_go_through_the_loop(tmp_path):
     space = conditional_space()
     table = torch.tensor([[0.0, 0.5, 0], [0, 0, 0], [0, 0, 0], [1.0, 0, 1]]).double()
