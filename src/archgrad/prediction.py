@@ -23,7 +23,7 @@ IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".p
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
-def predict(folder: Path, file: Path) -> dict[str, Any]:
+def predict(folder: str | Path, file: str | Path) -> dict[str, Any]:
     """Class and probability of every example in ``file``, by the winner that ``hand_over`` wrote into ``folder``.
 
     file: ``.npz`` with ``x`` (or ``x_test``) or ``.npy``, ``[N, *input_shape]`` or one example ``[*input_shape]``; an
@@ -33,6 +33,7 @@ def predict(folder: Path, file: Path) -> dict[str, Any]:
     their ``"file"`` as well. Raises UsageError for anything that does not fit. Nothing is unpickled, ``model.pt2`` is
     not opened: see ``program.py``.
     """
+    folder, file = Path(folder), Path(file)
     card = read_card(folder)
     classes, shape = [str(name) for name in card["classes"]], tuple(int(n) for n in card["input_shape"])
     program = Program(_json(folder / "program.json"), _weights(folder / "model.safetensors"))
