@@ -322,6 +322,16 @@ def bad(tmp_path: Path, name: str) -> Path:
     return path
 
 
+def test_predict_opens_raster_formats_only(handed: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    """Pillow goes by content: PostScript called .png would reach Ghostscript, a program of its own."""
+    Image.new("L", (8, 8)).save(tmp_path / "image.eps")
+    (tmp_path / "image.eps").rename(tmp_path / "image.png")
+    with Image.open(tmp_path / "image.png") as image:
+        assert image.format == "EPS"
+    with pytest.raises(UsageError, match="cannot identify image file"):
+        predict(handed[0], tmp_path / "image.png")
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

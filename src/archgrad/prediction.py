@@ -17,6 +17,7 @@ from torch import Tensor
 
 from archgrad.errors import UsageError
 from archgrad.program import Program
+from archgrad.tasks.folder import FORMATS
 
 CHUNK = 64
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
@@ -151,7 +152,7 @@ def _image(file: Path, shape: tuple[int, ...], bounds: list[float]) -> Tensor:
         raise UsageError(f"images need a network with input [1..4, height, width], got {list(shape)}; use .npz or .npy")
     channels, height, width = shape
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=FORMATS) as image:
             pixels = np.asarray(image.convert(_MODES[channels]).resize((width, height), Image.Resampling.BILINEAR))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UsageError(f"{file.name} should be an image, got: {error}; convert it to PNG") from error
