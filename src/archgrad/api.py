@@ -154,10 +154,8 @@ def export(
     """
     folder = Path(run)
     settings = settings_of(folder)
-    if settings.space == GIVEN:
-        raise UsageError(
-            f"{folder} searched a space from Python, which its files cannot rebuild; its model.pt2 is there"
-        )
+    if settings.space == GIVEN and space is None:
+        raise UsageError(f"{folder} searched a space from Python; give it again: export(run, space=...)")
     card, weights = read_card(folder), folder / "model.safetensors"
     shape, classes = tuple(card["input_shape"]), card["classes"]
     space = space or space_named(settings.space, shape, len(classes), allow_import)
