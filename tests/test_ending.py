@@ -1,5 +1,6 @@
 """Who is trained fully, who wins, and what is said of it."""
 
+import dataclasses
 import math
 
 import pytest
@@ -170,6 +171,13 @@ def test_the_searchs_best_is_the_best_on_full_training_not_on_the_proxy():
 def test_a_tie_is_handed_to_the_plain_network():
     outcome = contest(PROBLEM, CHOSEN, finals({"tanh skip": [0.4, 0.4], "skip skip": [0.4, 0.4]}))
     assert outcome.winner == "default"
+
+
+def test_the_same_network_from_both_searches_is_said_and_is_the_searchs():
+    chosen = dataclasses.replace(CHOSEN, random=(("tanh", "skip"),))
+    outcome = contest(PROBLEM, chosen, finals({"tanh skip": [0.1, 0.1], "skip skip": [0.4, 0.5]}))
+    assert outcome.winner == "found"
+    assert verdict(outcome)[0] == "The search and a random search of as many trials chose the same network."
 
 
 def test_failed_trainings_leave_the_rest_comparable():

@@ -83,7 +83,7 @@ class Contest:
 
 
 def contest(problem: Problem, chosen: Finalists, finals: Sequence[Trial]) -> Contest | None:
-    """Who won, on full-training validation alone; None if nothing could be trained. A tie goes to the simpler claim."""
+    """Who won, on full-training validation alone; None if nothing could be trained. A tie goes to the plain default."""
     by: dict[Architecture, dict[int, float]] = {}
     for trial in finals:
         if trial.error is None:
@@ -96,7 +96,7 @@ def contest(problem: Problem, chosen: Finalists, finals: Sequence[Trial]) -> Con
     if not best:
         return None
     values = {group: by[a] for group, a in best.items()}
-    order = [g for g in ("default", "random_search", "found") if g in best]
+    order = [g for g in ("default", "found", "random_search") if g in best]
     winner = min(order, key=lambda g: (statistics.fmean(values[g].values()), order.index(g)))
     return Contest(best, values, winner, chosen.mean)
 
@@ -144,8 +144,10 @@ def verdict(outcome: Contest) -> list[str]:
             break
         if other not in outcome.values:
             continue
-        d = difference(outcome.values["found"], outcome.values[other])
-        sentences.append(sentence(d, NAMES[other]))
+        if outcome.best[other] == outcome.best["found"]:
+            sentences.append(f"The search and {NAMES[other]} chose the same network.")
+            continue
+        sentences.append(sentence(difference(outcome.values["found"], outcome.values[other]), NAMES[other]))
     sentences.append(f"Handed over: {NAMES[outcome.winner]}, the lowest validation objective after full training.")
     return sentences
 

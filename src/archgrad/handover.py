@@ -81,6 +81,7 @@ def hand_over(
         # A tied tensor is written once a name: safetensors refuses shared memory, and loading a state dict ties again.
         weights = {k: v.detach().clone().contiguous() for k, v in network.state_dict().items() if isinstance(v, Tensor)}
         save_file(weights, scratch / "model.safetensors")
+        (scratch / "model.safetensors").chmod(0o644)  # safetensors makes it the owner's alone; its neighbours are not
         _write_json(scratch / "architecture.json", card)
 
         with _quiet():

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from archgrad.errors import UsageError
 from archgrad.objectives import LossPlusCost, ValidLoss, WeightedProduct, additive_cost
@@ -100,6 +100,16 @@ def _space(settings: Settings, data: Data, given: Any, allow_import: bool) -> Mo
             f"the space's example should be shaped like the data, {tuple(data.input_shape)}, "
             f"got {tuple(space.example.shape[1:])}"
         )
+    try:
+        logits = space.build(space.default)(space.example)
+    except Exception as error:  # whatever a user's own model raises
+        reason = " ".join(str(error).split())
+        raise UsageError(
+            f"the default architecture should run on inputs [N, *{data.input_shape}], got: {reason}"
+        ) from error
+    if not isinstance(logits, Tensor) or logits.shape != (len(space.example), len(data.classes)):
+        got = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise UsageError(f"a network should give logits [N, {len(data.classes)}], one a class, got {got}")
     return space
 
 

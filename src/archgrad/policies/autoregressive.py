@@ -15,8 +15,8 @@ class Autoregressive(nn.Module):
     """An LSTM that reads the choices so far and gives the next decision's logits.
 
     One layer of ``hidden`` units; every decision has its own embedding of its choices and its own output head, so
-    that choices of different decisions share nothing by accident. Embeddings and weights start in U(-.1, .1) (Zoph &
-    Le 2016), heads at zero, so the policy starts uniform; the forget gate's bias starts at 1.
+    that choices of different decisions share nothing by accident. Embeddings and weights start in U(-.1, .1), heads
+    at zero, so the policy starts uniform; the forget gate's bias starts at 1.
 
     runs: leading dimensions R of independent policies with their own weights, stepped together by batched products.
     Written as products rather than ``nn.LSTM`` for that reason.
