@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from archgrad.errors import UsageError
+from archgrad.errors import UsageError, writing
 from archgrad.handover import hand_over
 from archgrad.parts import parts_of, space_named
 from archgrad.prediction import predict, read_card
@@ -104,7 +104,7 @@ def report(run: str | Path, out: str | Path | None = None) -> Path:
     """Draw the report of a run, finished or not, from its store alone; returns the page's path."""
     folder = Path(run)
     path = folder / "report.html" if out is None else Path(out)
-    with contextlib.closing(SQLite(folder / "run.sqlite", create=False, read_only=True)) as store:
+    with contextlib.closing(SQLite(folder / "run.sqlite", create=False, read_only=True)) as store, writing(path):
         write_report(store, path)
     return path
 
@@ -126,7 +126,7 @@ def read_config(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"--config should be a file that can be read, got {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, or a date like 2025-13-01
         raise UsageError(f"{path} should be YAML with plain values: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise UsageError(f"{path} should hold options as 'name: value' lines, got {type(values).__name__}")
@@ -172,14 +172,15 @@ def export(
             f"{weights} should hold the chosen network's weights: {' '.join(str(error).split())}"
         ) from None
     target = folder if out is None else Path(out)
-    handed = hand_over(
-        target,
-        network.eval(),
-        architecture=architecture,
-        decisions=space.describe(),
-        classes=classes,
-        input_shape=shape,
-        input_range=card["input_range"],
-        extra={k: card[k] for k in ("params", "macs", "split_hash") if k in card},
-    )
+    with writing(target):
+        handed = hand_over(
+            target,
+            network.eval(),
+            architecture=architecture,
+            decisions=space.describe(),
+            classes=classes,
+            input_shape=shape,
+            input_range=card["input_range"],
+            extra={k: card[k] for k in ("params", "macs", "split_hash") if k in card},
+        )
     return {"folder": str(target), "files": handed["files"], "notes": handed["notes"]}

@@ -15,7 +15,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from archgrad import __version__
 from archgrad.errors import UsageError
-from archgrad.settings import OBJECTIVES
+from archgrad.settings import OBJECTIVES, wrong_kind
 from archgrad.text import nearest
 
 INTERRUPTED = 130
@@ -30,6 +30,9 @@ class Parser(ArgumentParser):
         fail(self._explained(" ".join(message.split())))
 
     def _explained(self, message: str) -> str:
+        kind = re.fullmatch(r"Parser key \"(.+)\": Expected a <class '(int|float)'>\. Got value: (.*)", message)
+        if kind is not None:
+            return wrong_kind(kind[1], kind[2], kind[3])
         marker = "nrecognized arguments: "
         if marker in message:
             given = message.split(marker, 1)[1].split()[0].split("=")[0]
@@ -103,8 +106,10 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
         prog="archgrad",
         description="Finds neural-network architectures for your data by estimating a gradient.",
         version=__version__,
+        allow_abbrev=False,  # of the commands as well
     )
-    commands = {name: Parser(description=text) for name, text in COMMANDS.items()}
+    # print_config=None: the option of that name is ours, jsonargparse would take it for its own
+    commands = {name: Parser(description=text, print_config=None) for name, text in COMMANDS.items()}
     for name, p in commands.items():
         p.add_argument("--json", action="store_true", help="print one JSON object on standard output and nothing else")
         if name in ("resume", "report", "export", "predict"):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors import torch as safetensors
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
@@ -80,12 +80,13 @@ def hand_over(
         scratch = Path(name)
         # A tied tensor is written once a name: safetensors refuses shared memory, and loading a state dict ties again.
         weights = {k: v.detach().clone().contiguous() for k, v in network.state_dict().items() if isinstance(v, Tensor)}
-        save_file(weights, scratch / "model.safetensors")
-        (scratch / "model.safetensors").chmod(0o644)  # safetensors makes it the owner's alone; its neighbours are not
+        (scratch / "model.safetensors").write_bytes(safetensors.save(weights))
         _write_json(scratch / "architecture.json", card)
 
         with _quiet():
-            torch.export.save(exported, scratch / "model.pt2")
+            package = io.BytesIO()  # torch reports a full disk in a dozen ways
+            torch.export.save(exported, package)
+            (scratch / "model.pt2").write_bytes(package.getvalue())
             # Our own file of a moment ago: the only .pt2 that archgrad ever loads.
             loaded = torch.export.load(scratch / "model.pt2").module()
         if reason := _disagreement(_run(loaded, examples), expected, TOLERANCE):

@@ -27,6 +27,19 @@ class Failing(Exception):  # noqa: N818 - a state the run ends in, not a program
     """IN_A_ROW evaluations in a row failed; the message is the last reason."""
 
 
+class Streak:
+    """Failures one after the other, over all that a session evaluates: a batch may be shorter than IN_A_ROW."""
+
+    def __init__(self) -> None:
+        self.length = 0
+
+    def heard(self, trial: Trial) -> None:
+        """Raises Failing with the last of IN_A_ROW failures."""
+        self.length = 0 if trial.error is None else self.length + 1
+        if self.length >= IN_A_ROW:
+            raise Failing(trial.error)
+
+
 def loop(
     problem: Problem,
     recipe: Recipe,
@@ -38,6 +51,7 @@ def loop(
     fidelity: float = 1.0,
     offset: int = 0,
     watch: Watch = lambda trial: None,
+    streak: Streak | None = None,
 ) -> None:
     """Spend ``trials`` evaluations of f on the policy's samples; each, and alpha after every step, goes to the store.
 
@@ -46,6 +60,7 @@ def loop(
     checkpoint is loaded, the unfinished step proposes the same batch, and its finished trials are found by index
     (``offset`` + place in the run). Raises Failing.
     """
+    streak = streak or Streak()
     policy, estimator, optimizer = recipe.policy, recipe.estimator, recipe.optimizer
     t, spent = 0, 0
 
@@ -84,14 +99,15 @@ def loop(
             Job(offset + spent + i, "search", a, replicates.seed(seed, a), fidelity)
             for i, a in enumerate(architectures)
         ]
-        finished = evaluate(jobs, kept, executor, store, watch)  # f(z*(h); h)
+        finished = evaluate(jobs, kept, executor, store, watch, streak)  # f(z*(h); h)
         spent += len(jobs)
         if len(jobs) < len(batch):
             return  # the budget cuts the last batch short: its trials count as candidates, alpha stays
         values = problem.values(finished, worst, sampled=exact is not None)
-        if not torch.isfinite(values).all():
-            raise Failing(finished[-1].error)  # nothing has ever worked, so there is no worst value to give
-        worst = max(worst, float(values.max()))
+        if torch.isfinite(values).all():
+            worst = max(worst, float(values.max()))
+        else:  # nothing has ever worked, so there is no worst value to give, and no direction to go
+            values = torch.zeros_like(values)
         diagnostics: dict[str, float] = {"value": float(values.mean())}
         for _ in range(estimator.epochs):
             estimate = estimator.gradient(policy, batch, values.to(batch.h.dtype))  # ~ d/dalpha E[f]
@@ -104,24 +120,26 @@ def loop(
 
 
 def evaluate(
-    jobs: Sequence[Job], kept: Mapping[int, Trial], executor: Executor, store: Store, watch: Watch
+    jobs: Sequence[Job],
+    kept: Mapping[int, Trial],
+    executor: Executor,
+    store: Store,
+    watch: Watch,
+    streak: Streak,
 ) -> list[Trial]:
     """The jobs' trials in their order: those already ``kept``, and the rest, stored one by one as they finish.
 
-    Raises Failing after IN_A_ROW failures one after the other.
+    Raises Failing with the last of IN_A_ROW failures.
     """
     known = {j.index: kept[j.index] for j in jobs if j.index in kept}
     missing = [j for j in jobs if j.index not in known]
-    failures = 0
     running = executor.run(missing)
     try:
         for trial in running:
             store.add(trial)
             watch(trial)
             known[trial.job.index] = trial
-            failures = failures + 1 if trial.error is not None else 0
-            if failures >= IN_A_ROW:
-                raise Failing(trial.error)
+            streak.heard(trial)
     finally:
         running.close()
     return [known[j.index] for j in jobs]

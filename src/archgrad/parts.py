@@ -84,7 +84,11 @@ def space_named(name: str, input_shape: tuple[int, ...], classes: int, allow_imp
         name = "chain" if len(input_shape) == 3 else "mlp"
     make = SPACES.get(name) or imported(name, allow_import, "space")
     made = make(input_shape, classes)
-    return made if isinstance(made, ModelSpace) else space_of(made)
+    if isinstance(made, ModelSpace):
+        return made
+    if not callable(made):  # a module is, and a function that makes one
+        raise UsageError(f"a space function should return a space or a model, got {type(made).__name__}")
+    return space_of(made)
 
 
 def _space(settings: Settings, data: Data, given: Any, allow_import: bool) -> ModelSpace:
@@ -130,7 +134,7 @@ def imported(path: str, allow_import: bool, kind: str) -> Callable[..., Any]:
     module, _, name = path.partition(":")
     try:
         found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         raise UsageError(f"{kind} {path!r} should name a function as module:function, got: {error}") from None
     if not callable(found):
         raise UsageError(f"{kind} {path!r} should name a function, got a {type(found).__name__}")

@@ -18,10 +18,10 @@ from torch import nn
 
 import archgrad
 from archgrad.ending import Contest, contest, final_jobs, finalists
-from archgrad.errors import UsageError
+from archgrad.errors import UsageError, writing
 from archgrad.executors import Inline, Processes
 from archgrad.handover import hand_over
-from archgrad.loop import Failing, evaluate, loop, stream, training_seed
+from archgrad.loop import Failing, Streak, evaluate, loop, stream, training_seed
 from archgrad.parts import Parts
 from archgrad.plan import affordable
 from archgrad.problem import Measure
@@ -69,11 +69,13 @@ def resume(parts: Parts, folder: Path, watcher: Watcher | None = None, *, start:
                 raise UsageError(
                     f"a run goes on with the {name} it began with, but {folder} has another; see its config.yaml"
                 )
+        _sweep(folder)
         if store.meta("status") == Status.FINISHED.name:
             summary = store.meta("summary")
         else:
             summary = _run(parts, folder, store, watcher or Silent(), start)
-        write_report(store, folder / "report.html")
+        with writing(folder):
+            write_report(store, folder / "report.html")
         if summary["status"] == Status.FINISHED.name:
             shutil.rmtree(folder / "finals", ignore_errors=True)  # the chosen weights are handed over by now
         architecture = tuple((summary["best"] or {"architecture": {}})["architecture"].values())
@@ -83,31 +85,43 @@ def resume(parts: Parts, folder: Path, watcher: Watcher | None = None, *, start:
 def _run(parts: Parts, folder: Path, store: SQLite, watcher: Watcher, start: float) -> dict[str, Any]:
     s = parts.settings
     before = float(store.meta("seconds") or 0)
+
+    def used() -> float:
+        return before + time.monotonic() - start
+
     measure = Measure(parts.problem.solver, str(folder))
     executor = Processes(measure, s.workers, limit=s.trial_limit) if s.workers else Inline(measure)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in a worker: an evaluation is then the same number in both, and often faster
-    status, outcome = Status.FINISHED, None
+    status, failure = Status.FINISHED, None
     try:
         with executor, watcher:
-            outcome = _evaluate_all(parts, executor, store, watcher, lambda: before + time.monotonic() - start)
+            outcome = _evaluate_all(parts, executor, store, watcher, used)
+        summary = _judged(parts, folder, store, outcome)
     except KeyboardInterrupt:
         status = Status.INTERRUPTED
     except Failing as failing:
-        status = Status.FAILING
-        store.set_meta("failure", str(failing))
+        status, failure = Status.FAILING, str(failing)
     finally:
-        store.set_meta("seconds", before + time.monotonic() - start)
+        store.set_meta("seconds", used())
         torch.set_num_threads(threads)
-    # Only now, with the choice made and kept, is the test split looked at.
+    if status is not Status.FINISHED:
+        summary = summarise(parts, store.trials(), status, None, {}, failure)
+    summary |= {"run": str(folder), "seconds": round(used(), 1)}
+    store.set_meta("summary", summary)
+    store.set_meta("status", status.name)
+    return summary
+
+
+def _judged(parts: Parts, folder: Path, store: SQLite, outcome: Contest) -> dict[str, Any]:
+    """The summary of a run whose choice is made and kept: only now is the test split looked at. Hands over."""
     networks = {t.job.index: _trained(parts, folder, t) for t in store.trials() if _needed(t, outcome)}
-    summary = summarise(parts, store.trials(), status, outcome, networks, store.meta("failure"))
-    summary |= {"run": str(folder), "seconds": round(before + time.monotonic() - start, 1)}
-    if outcome is not None:
-        best = min(
-            (t for t in store.trials() if t.job.index in networks and t.job.architecture == outcome.chosen),
-            key=lambda t: float(parts.problem.objective([t.metrics])[0]),
-        )
+    summary = summarise(parts, store.trials(), Status.FINISHED, outcome, networks, None)
+    best = min(
+        (t for t in store.trials() if t.job.index in networks and t.job.architecture == outcome.chosen),
+        key=lambda t: float(parts.problem.objective([t.metrics])[0]),
+    )
+    with writing(folder):
         handed = hand_over(
             folder,
             networks[best.job.index],
@@ -118,22 +132,30 @@ def _run(parts: Parts, folder: Path, store: SQLite, watcher: Watcher, start: flo
             input_range=parts.data.range,
             extra={k: summary["best"][k] for k in ("params", "macs")} | {"split_hash": parts.data.split_hash},
         )
-        store.set_meta("network", handed["graph"])
-        summary["seconds"] = round(before + time.monotonic() - start, 1)
-    store.set_meta("summary", summary)
-    store.set_meta("status", status.name)
+    store.set_meta("network", handed["graph"])
     return summary
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a killed session left half-written."""
+    for scratch in folder.glob(".handover-*"):
+        shutil.rmtree(scratch, ignore_errors=True)
+    for scratch in folder.glob(".report.html.*.part"):
+        with contextlib.suppress(OSError):
+            if time.time() - scratch.stat().st_mtime > 60:  # a younger one may be another process's, drawing a report
+                scratch.unlink()
 
 
 def _evaluate_all(parts: Parts, executor: Executor, store: SQLite, watcher: Watcher, used: Any) -> Contest:
     """Default, search, random search of as many trials, full trainings: each goes on where the store ends."""
     s, space = parts.settings, parts.space
     batch = parts.recipe.estimator.samples
+    streak = Streak()
 
     def run(name: str, jobs: Sequence[Job]) -> list[Trial]:
         kept = {t.job.index: t for t in store.trials()}
         watcher.phase(name, len(jobs), sum(j.index in kept for j in jobs))
-        return evaluate(jobs, kept, executor, store, watcher.trial)
+        return evaluate(jobs, kept, executor, store, watcher.trial, streak)
 
     def search(n: int) -> None:
         watcher.phase("search", n, sum(t.job.role == "search" for t in store.trials()))
@@ -147,6 +169,7 @@ def _evaluate_all(parts: Parts, executor: Executor, store: SQLite, watcher: Watc
             fidelity=s.proxy_epochs,
             offset=1,
             watch=watcher.trial,
+            streak=streak,
         )
 
     run("default", [Job(0, "default", space.default, training_seed(s.seed, 0), s.proxy_epochs)])
@@ -168,8 +191,8 @@ def _evaluate_all(parts: Parts, executor: Executor, store: SQLite, watcher: Watc
     return outcome
 
 
-def _needed(trial: Trial, outcome: Contest | None) -> bool:
-    if outcome is None or trial.job.role != "final" or trial.error is not None:
+def _needed(trial: Trial, outcome: Contest) -> bool:
+    if trial.job.role != "final" or trial.error is not None:
         return False
     return trial.job.architecture in (*outcome.best.values(), *outcome.mean)
 

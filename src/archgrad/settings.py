@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from numbers import Integral, Real
 from typing import Any
 
 from archgrad.errors import UsageError
@@ -46,13 +47,16 @@ class Settings:
     durable: bool = False
 
     def __post_init__(self) -> None:
+        for f in fields(self):
+            object.__setattr__(self, f.name, _of_kind(f.name, str(f.type), getattr(self, f.name)))
         if self.workers < 0:
             object.__setattr__(self, "workers", os.cpu_count() or 1)
         if self.budget is None and self.trials is None:
             object.__setattr__(self, "budget", 110.0)
         if self.budget is not None and self.trials is not None:
             raise UsageError(
-                f"a search has a budget or a number of trials, got both: {self.budget=:g} and {self.trials=}"
+                f"a search has a budget or a number of trials, got both: --budget {self.budget:g}s and "
+                f"--trials {self.trials}; leave one out"
             )
         if self.budget is not None and not (self.budget > 0 and math.isfinite(self.budget)):
             raise UsageError(f"budget should be a positive time, got {self.budget:g} s; try 120s")
@@ -87,6 +91,26 @@ class Settings:
         if given.get("budget") is not None:
             given["budget"] = seconds(given["budget"])
         return cls(**given)
+
+
+def _of_kind(name: str, annotation: str, value: Any) -> Any:
+    """A value of the type that a field is annotated with. UsageError for another: a file may hold anything."""
+    kind, _, other = annotation.partition(" | ")
+    if value is None and other == "None":
+        return None
+    if kind in ("str", "bool") and type(value).__name__ == kind:
+        return value
+    if kind == "int" and isinstance(value, Integral) and not isinstance(value, bool):
+        return int(value)
+    if kind == "float" and isinstance(value, Real) and not isinstance(value, bool):
+        return float(value)
+    raise UsageError(wrong_kind(name, kind, value))
+
+
+def wrong_kind(name: str, kind: str, value: Any) -> str:
+    """What to say of a setting's value that is no ``kind``: str, bool, int or float."""
+    expected = {"str": "text", "bool": "true or false", "int": "a whole number", "float": "a number"}[kind]
+    return f"{option(name)} should be {expected}, got {value!r}; see archgrad search --help"
 
 
 def option(name: str) -> str:

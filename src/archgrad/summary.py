@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -76,8 +77,14 @@ def _fields(
         "valid_accuracy": mean("valid_accuracy"),
         "test_accuracy": statistics.fmean(accuracies) if accuracies else None,
         "test_accuracy_std": statistics.stdev(accuracies) if len(accuracies) > 1 else None,
-        "test_loss": statistics.fmean(tested[t.job.index]["test_loss"] for t in rows) if accuracies else None,
+        "test_loss": _finite([tested[t.job.index]["test_loss"] for t in rows if t.job.index in tested]),
         "params": mean("params"),
         "macs": mean("macs"),
         "trainings": len(rows),
     }
+
+
+def _finite(values: Sequence[float]) -> float | None:
+    """The mean; None of nothing, and of what JSON cannot say: a test split may hold what overflows."""
+    mean = statistics.fmean(values) if values else math.nan
+    return mean if math.isfinite(mean) else None

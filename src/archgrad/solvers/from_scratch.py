@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors import torch as safetensors
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -91,10 +92,14 @@ class FromScratch:
         metrics.update(self.space.sizes(architecture))
         if save is not None:
             path = Path(save)
-            path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_name(f"{path.name}.{seed}.partial")
-            save_file({k: v.contiguous() for k, v in network.state_dict().items()}, partial)
-            partial.replace(path)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                partial.write_bytes(safetensors.save({k: v.contiguous() for k, v in network.state_dict().items()}))
+                partial.replace(path)
+            except OSError:  # a full disk, say: no fault of the architecture's, and a training can be made again
+                with contextlib.suppress(OSError):
+                    partial.unlink(missing_ok=True)
         return metrics
 
 

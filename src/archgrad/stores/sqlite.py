@@ -115,10 +115,10 @@ class SQLite:
                 'SELECT "index", role, architecture, seed, fidelity, save, metrics, seconds, error '
                 'FROM trials ORDER BY "index"'
             ).fetchall()
-        return [
-            Trial(Job(index, role, tuple(json.loads(names)), seed, fidelity, save), _loads(metrics), seconds, error)
-            for index, role, names, seed, fidelity, save, metrics, seconds, error in rows
-        ]
+            return [
+                Trial(Job(index, role, tuple(json.loads(names)), seed, fidelity, save), _loads(metrics), seconds, error)
+                for index, role, names, seed, fidelity, save, metrics, seconds, error in rows
+            ]
 
     def add_step(self, step: Step, state: Mapping[str, Any]) -> None:
         """Log an update of alpha and replace the checkpoint by ``state``, in one transaction."""
@@ -141,7 +141,7 @@ class SQLite:
         """All steps by t."""
         with self._reading() as db:
             rows = db.execute("SELECT t, marginals, diagnostics FROM steps ORDER BY t").fetchall()
-        return [Step(t, _loads(marginals), _loads(diagnostics)) for t, marginals, diagnostics in rows]
+            return [Step(t, _loads(marginals), _loads(diagnostics)) for t, marginals, diagnostics in rows]
 
     def checkpoint(self) -> dict[str, Any] | None:
         """The state of the last ``add_step``; None before the first. Raises UsageError where it is damaged."""
@@ -167,7 +167,7 @@ class SQLite:
         """The JSON value, None where there is none."""
         with self._reading() as db:
             row = db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
-        return None if row is None else json.loads(row[0])
+            return None if row is None else json.loads(row[0])
 
     def close(self) -> None:
         """Fold the log into the file and let the next writer in; can be called twice."""
@@ -283,6 +283,9 @@ def _check(db: sqlite3.Connection, path: Path) -> None:
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if version > VERSION:
         raise UsageError(f"{path} should have schema version {VERSION} or less, got {version}; update archgrad")
+    tables = {row[0] for row in db.execute("SELECT name FROM sqlite_master")}
+    if not tables >= {"trials", "steps", "checkpoint", "meta"}:
+        raise UsageError(f"{path} should be whole, but it is damaged (tables are missing); use a copy of it")
     faults = [row[0] for row in db.execute("PRAGMA quick_check(1)")]
     if faults != ["ok"]:
         raise UsageError(f"{path} should be whole, but it is damaged ({' '.join(faults[0].split())}); use a copy of it")
@@ -293,7 +296,13 @@ def _explained(path: Path) -> Iterator[None]:
     """SQLite's errors about the file and its disk as sentences; those about our own SQL stay bugs."""
     try:
         yield
+    except ValueError as error:  # no JSON, no UTF-8, no number: what was written here is always one
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError(f"{path} should be whole, but it is damaged ({error}); use a copy of it") from error
     except sqlite3.DatabaseError as error:
+        if "Could not decode to UTF-8" in str(error):
+            raise UsageError(f"{path} should be whole, but it is damaged (no UTF-8); use a copy of it") from error
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # extended codes carry the reason in the higher bits
         sentences = {
             sqlite3.SQLITE_FULL: f"{path} should have room to grow, but the disk is full; free some and resume",

@@ -1,0 +1,73 @@
+"""Spaces for tests: networks so small that a training takes milliseconds, and one whose options misbehave.
+
+Their names go to ``--space small:NAME --allow-import``; at the top level of a module, so that workers can import them.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from archgrad.spaces import Choice
+
+FEATURES, CLASSES = 4, 3
+
+
+def table(path, **arrays):
+    """A data set of 60 rows at ``path`` (.npz); ``arrays`` replace or, where None, remove its own."""
+    rng = np.random.default_rng(0)
+    y = np.arange(60) % CLASSES
+    x = (rng.normal(size=(60, FEATURES)) + y[:, None]).astype(np.float32)
+    whole = {"x_train": x, "y_train": y} | arrays
+    np.savez(path, **{name: array for name, array in whole.items() if array is not None})
+    return path
+
+
+def layer(kind: type[nn.Module]) -> nn.Module:
+    return nn.Sequential(nn.Linear(FEATURES, FEATURES), kind())
+
+
+def tiny(shape: Sequence[int], classes: int) -> nn.Module:
+    """3 x 2 architectures: a search draws each of them often, so its trials are told apart by their seeds."""
+    return nn.Sequential(
+        Choice("first", {"relu": layer(nn.ReLU), "tanh": layer(nn.Tanh), "skip": nn.Identity()}),
+        Choice("second", {"relu": layer(nn.ReLU), "skip": nn.Identity()}),
+        nn.Linear(shape[0], classes),
+    )
+
+
+class Bad(nn.Module):
+    """Does ``deed`` where it is trained or even looked at."""
+
+    def __init__(self, deed: str) -> None:
+        super().__init__()
+        self.deed = deed
+        self.linear = nn.Linear(FEATURES, FEATURES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.deed == "raise":
+            raise ArithmeticError("cannot be\ncomputed")
+        if self.deed == "hang":
+            time.sleep(600)
+        if self.deed == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        y: Tensor = self.linear(x)
+        return y * torch.nan if self.deed == "nan" else y
+
+
+def misbehaving(deeds: Sequence[str], fine: int = 1) -> nn.Module:
+    """A model of one decision: ``fine`` options that work, the first of them its default, and one a deed."""
+    options: dict[str, nn.Module] = {f"fine{i}": layer(nn.ReLU) for i in range(fine)}
+    options |= {deed: Bad(deed) for deed in deeds}
+    return nn.Sequential(Choice("only", options), nn.Linear(FEATURES, CLASSES))
+
+
+def hopeless(shape: Sequence[int], classes: int) -> nn.Module:
+    """No option works."""
+    return misbehaving(["raise", "nan"], fine=0)
