@@ -352,7 +352,7 @@ def test_terms_of_a_sum_have_no_order():
         def __init__(self):
             super().__init__()
             self.terms = nn.ModuleList(
-                Choice(name, {"t": nn.Conv2d(3, 3, 1), "s": nn.Conv2d(3, 3, 3, padding=1)}) for name in "abcd"
+                Choice(name, {str(k): nn.Conv2d(3, 3, k, padding=k // 2) for k in (1, 3, 5)}) for name in "abcd"
             )
 
         def forward(self, x):
@@ -360,8 +360,8 @@ def test_terms_of_a_sum_have_no_order():
             return (a + b).tanh() + (c + d).tanh()
 
     space = space_of(SumOfSums().double(), example=X[:2])
-    # unordered pairs of the three unordered pairs {t, t}, {t, s}, {s, s}
-    assert len({space.key(a) for a in space.decode(space.enumerate())}) == 6
+    # three kernels: 6 unordered pairs of them, 21 unordered pairs of those
+    assert len({space.key(a) for a in space.decode(space.enumerate())}) == 21
 
 
 # --- the built-in spaces -------------------------------------------------------------------------------------------
