@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 from torch.optim import Adam, Optimizer
 
 from archgrad.errors import UsageError
@@ -14,8 +15,10 @@ from archgrad.estimators.ppo import PPO
 from archgrad.estimators.score_function import ScoreFunction
 from archgrad.policies.autoregressive import Autoregressive
 from archgrad.policies.factorised import Factorised
+from archgrad.policies.prior import near
 from archgrad.protocols import Estimator, Policy
 from archgrad.spaces.decisions import Decisions
+from archgrad.spaces.model import ModelSpace
 from archgrad.text import nearest
 
 
@@ -29,36 +32,71 @@ class Recipe:
     optimizer: Optimizer
 
 
-def reinforce(space: Decisions, seed: int = 0, *, samples: int = 10, lr: float = 0.1, entropy: float = 0.03) -> Recipe:
+NEAR = 0.8
+"""How likely each choice of the space's default is at the start. Everything else is reachable from there."""
+
+
+def start(space: Decisions, probability: float | None) -> Tensor | None:
+    """The prior of a policy near the space's default; None, uniform, without a default or with probability None."""
+    return near(space, space.default, probability) if isinstance(space, ModelSpace) and probability else None
+
+
+def reinforce(
+    space: Decisions,
+    seed: int = 0,
+    *,
+    samples: int = 10,
+    lr: float = 0.1,
+    entropy: float = 0.03,
+    near_default: float | None = NEAR,
+) -> Recipe:
     """Independent decisions, REINFORCE with a leave-one-out baseline. Williams (1992), Kool et al. (2019)."""
-    policy = Factorised(space)
+    policy = Factorised(space, prior=start(space, near_default))
     estimator = ScoreFunction(samples, "leave-one-out", standardise=True, entropy=entropy)
     return Recipe("reinforce", policy, estimator, Adam(policy.parameters(), lr))
 
 
 def ppo(
-    space: Decisions, seed: int = 0, *, samples: int = 10, lr: float = 0.2, epochs: int = 4, entropy: float = 0.03
+    space: Decisions,
+    seed: int = 0,
+    *,
+    samples: int = 10,
+    lr: float = 0.2,
+    epochs: int = 4,
+    entropy: float = 0.03,
+    near_default: float | None = NEAR,
 ) -> Recipe:
     """Independent decisions, PPO in small batches: few trials to a good network. Schulman et al. (2017)."""
-    policy = Factorised(space)
+    policy = Factorised(space, prior=start(space, near_default))
     return Recipe("ppo", policy, PPO(samples, epochs=epochs, entropy=entropy), Adam(policy.parameters(), lr))
 
 
-def zoph_le(space: Decisions, seed: int = 0, *, samples: int = 10, lr: float = 3e-3) -> Recipe:
+def zoph_le(
+    space: Decisions, seed: int = 0, *, samples: int = 10, lr: float = 3e-3, near_default: float | None = NEAR
+) -> Recipe:
     """LSTM controller, REINFORCE with a moving-average baseline. Zoph & Le (2016).
 
     Theirs: two layers of 35, lr 6e-4, thousands of trials; a larger step suits the hundreds that fit here.
     """
-    policy = Autoregressive(space, generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    policy = Autoregressive(space, prior=start(space, near_default), generator=generator)
     estimator = ScoreFunction(samples, "moving-average")
     return Recipe("zoph_le", policy, estimator, Adam(policy.parameters(), lr))
 
 
 def nasnet(
-    space: Decisions, seed: int = 0, *, samples: int = 20, lr: float = 3e-3, epochs: int = 4, entropy: float = 0.03
+    space: Decisions,
+    seed: int = 0,
+    *,
+    samples: int = 20,
+    lr: float = 3e-3,
+    epochs: int = 4,
+    entropy: float = 0.03,
+    near_default: float | None = NEAR,
 ) -> Recipe:
     """LSTM controller, PPO. Zoph et al. (2018), who took 20 samples an update and lr 3.5e-4."""
-    policy = Autoregressive(space, generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    policy = Autoregressive(space, prior=start(space, near_default), generator=generator)
     return Recipe("nasnet", policy, PPO(samples, epochs=epochs, entropy=entropy), Adam(policy.parameters(), lr))
 
 
