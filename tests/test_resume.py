@@ -175,15 +175,16 @@ def test_killed_at_random_moments(zygote, place, uninterrupted, recipe):
 
 @pytest.mark.parametrize("event", ["open", "os.rename", "os.remove", "shutil.rmtree", "tempfile.mkdtemp", "os.mkdir"])
 def test_killed_where_it_reaches_for_the_disk(zygote, place, whole, event):
-    """The kill comes before the n-th open, rename or removal of a session: in the trials, then all over the ending."""
+    """The kill comes before the n-th open, rename or removal of a session: as it begins, then all over the ending."""
     run = Sessions(zygote, place, event, "--workers", "0", "--recipe", whole.recipe)
-    n = 1
-    while run.end(run.begin(die_at=(event, n))).code != 0:
-        n += 1 + n // 2
-        if len(run.trials) == len(whole.trials):
-            break
-    step = 8 if event == "open" else 1
-    n = step
+    for n in (1, 2, 3):
+        run.end(run.begin(die_at=(event, n)))
+    if len(run.trials) < len(whole.trials):
+        child = run.begin()
+        until(lambda: list(run.folder.glob(".handover-*")))
+        child.kill()
+        run.end(child)
+    n = step = 8 if event == "open" else 1
     while run.end(run.begin(die_at=(event, n))).code != 0:
         n += step
     assert run.kills, "never reached"

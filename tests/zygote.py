@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,9 @@ def _warm_up(torch: Any) -> None:
 
     network = torch.nn.Linear(2, 2)
     batch = torch.export.Dim("batch", min=1)
-    torch.export.export(network, (torch.ones(3, 2),), dynamic_shapes=({0: batch},)).run_decompositions()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch's about itself
+        torch.export.export(network, (torch.ones(3, 2),), dynamic_shapes=({0: batch},)).run_decompositions()
 
 
 def _fork(request: dict[str, Any]) -> int:
