@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from archgrad import PPO, Autoregressive, Factorised, ScoreFunction, UsageError
+from archgrad import PPO, Autoregressive, Factorised, ScoreFunction, UsageError, mlp
 from archgrad.recipes import RECIPES, recipe
 from archgrad.testing import plain_space
 
@@ -42,3 +42,13 @@ def test_unknown_names_are_refused_with_the_nearest():
     with pytest.raises(UsageError, match="got 'renforce'; did you mean 'reinforce'"):
         recipe("renforce", SPACE)
     assert set(RECIPES) == {"ppo", "reinforce", "nasnet", "zoph_le"}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_search_of_a_space_with_a_default_starts_near_it(name):
+    space = mlp((4,), 2)
+    default = space.encode([space.default])[0]
+    uniform = RECIPES[name](space, 0, near_default=None).policy.conditionals(default[None])[0]
+    close = RECIPES[name](space, 0).policy.conditionals(default[None])[0]
+    assert torch.allclose((close * default).sum(-1).exp(), torch.full((8,), 0.9), atol=1e-5)
+    assert torch.allclose((uniform * default).sum(-1).exp(), torch.full((8,), 1 / 7), atol=1e-5)

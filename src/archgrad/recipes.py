@@ -32,7 +32,7 @@ class Recipe:
     optimizer: Optimizer
 
 
-NEAR = 0.8
+NEAR = 0.9
 """How likely each choice of the space's default is at the start. Everything else is reachable from there."""
 
 

@@ -19,7 +19,7 @@ def near(space: Decisions, architecture: Architecture, probability: float) -> Te
     UsageError unless probability is in (0, 1).
     """
     if not 0 < probability < 1:
-        raise UsageError(f"the probability of a choice should be between 0 and 1, got {probability}; 0.8 is usual")
+        raise UsageError(f"the probability of a choice should be between 0 and 1, got {probability}; 0.9 is usual")
     h = space.encode([architecture])[0]
     others = (space.mask.sum(-1, keepdim=True) - 1).clamp(min=1)
     return h * (math.log(probability / (1 - probability)) + torch.log(others))
