@@ -211,3 +211,8 @@ def test_outcomes(mean, half, outcome):
 def test_nothing_found_is_said():
     outcome = Contest({"default": ("skip", "skip")}, {"default": {0: 0.3}}, "default", ())
     assert verdict(outcome)[0] == "The search found nothing that could be trained fully."
+
+
+def test_one_training_each_tells_nothing():
+    said = sentence(difference({0: 0.1}, {0: 0.3}), "the plain default network")
+    assert said == "One training of each cannot tell the search from the plain default network: objective -0.2000."

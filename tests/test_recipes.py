@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from archgrad import PPO, Autoregressive, Factorised, ScoreFunction, UsageError, mlp
+from archgrad import PPO, Autoregressive, Choice, Factorised, ScoreFunction, UsageError, mlp, space_of
 from archgrad.recipes import RECIPES, recipe
 from archgrad.testing import plain_space
 
@@ -52,3 +52,10 @@ def test_a_search_of_a_space_with_a_default_starts_near_it(name):
     close = RECIPES[name](space, 0).policy.conditionals(default[None])[0]
     assert torch.allclose((close * default).sum(-1).exp(), torch.full((8,), 0.9), atol=1e-5)
     assert torch.allclose((uniform * default).sum(-1).exp(), torch.full((8,), 1 / 7), atol=1e-5)
+
+
+def test_without_a_default_of_your_own_the_order_of_the_options_means_nothing():
+    model = torch.nn.Sequential(Choice("c", {"a": torch.nn.Linear(3, 2), "b": torch.nn.Linear(3, 2)}))
+    assert recipe("ppo", space_of(model)).policy.marginals().tolist() == [[0.5, 0.5]]
+    given = recipe("ppo", space_of(model, default={"c": "b"})).policy.marginals()[0]
+    assert given.tolist() == pytest.approx([0.1, 0.9])

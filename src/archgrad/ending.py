@@ -155,6 +155,8 @@ def verdict(outcome: Contest) -> list[str]:
 def sentence(d: Difference, other: str) -> str:
     """One comparison in words; the numbers are differences of the objective after full training."""
     numbers = f"{d.mean:+.4f} ± {d.half:.4f} (95% of {d.pairs} paired trainings)"
+    if d.pairs < 2:
+        return f"One training of each cannot tell the search from {other}: objective {d.mean:+.4f}."
     if d.outcome == "won":
         return f"The search beat {other}: objective {numbers}."
     if d.outcome == "lost":

@@ -105,6 +105,7 @@ def _space(settings: Settings, data: Data, given: Any, allow_import: bool) -> Mo
             f"got {tuple(space.example.shape[1:])}"
         )
     try:
+        space.build(space.default, seed=0, prune=False)  # can it be made fresh?
         logits = space.build(space.default)(space.example)
     except Exception as error:  # whatever a user's own model raises
         reason = " ".join(str(error).split())

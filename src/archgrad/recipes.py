@@ -37,8 +37,10 @@ NEAR = 0.9
 
 
 def start(space: Decisions, probability: float | None) -> Tensor | None:
-    """The prior of a policy near the space's default; None, uniform, without a default or with probability None."""
-    return near(space, space.default, probability) if isinstance(space, ModelSpace) and probability else None
+    """The prior of a policy near the space's default; None, uniform, if nobody gave one or probability is None."""
+    if not isinstance(space, ModelSpace) or not space.given or probability is None:
+        return None
+    return near(space, space.default, probability)
 
 
 def reinforce(

@@ -147,3 +147,24 @@ def test_a_loss_that_explodes_is_an_error_that_says_when():
         solver.solve(("explode",), 0, 5)
     with pytest.raises(UsageError, match="at least 2"):
         FromScratch(solver.space, data, batch_size=1)
+
+
+def test_tied_weights_and_views_train_and_are_kept(tmp_path):
+    class Tied(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = torch.nn.Conv2d(1, 4, 3, padding=1)
+            self.a, self.b = torch.nn.Linear(256, 256), torch.nn.Linear(256, 256)
+            self.b.weight = self.a.weight
+            self.c = Choice("c", {"relu": torch.nn.ReLU(), "tanh": torch.nn.Tanh()})
+            self.head = torch.nn.Linear(256, 10)
+
+        def forward(self, x):
+            y = self.c(self.conv(x)).view(x.shape[0], -1)
+            return self.head(self.b(self.a(y)))
+
+    solver = FromScratch(space_of(Tied()), load("digits", limit=600))
+    solver.space.example = solver.data.train.x[:2].float()
+    assert math.isfinite(solver.measure(("relu",), 0, 1, str(tmp_path / "w.safetensors"))["valid_loss"])
+    weights = load_file(tmp_path / "w.safetensors")
+    assert torch.equal(weights["1.a.weight"], weights["1.b.weight"])

@@ -192,6 +192,14 @@ def test_a_module_that_cannot_be_made_fresh_is_refused_by_name_and_a_factory_is_
     assert (network.scale == 5).all()
 
 
+def test_frozen_weights_stay_where_the_rest_is_made_fresh():
+    backbone = nn.Linear(3, 3).requires_grad_(False)
+    model = nn.Sequential(backbone, Choice("c", {"a": nn.Linear(3, 2), "b": nn.Linear(3, 2, bias=False)}))
+    network = space_of(model).build(("a",), seed=4)
+    assert torch.equal(network[0].weight, backbone.weight)
+    assert not torch.equal(network[1].weight, model[1].options[0].weight)
+
+
 @pytest.mark.parametrize(
     ("make", "says"),
     [

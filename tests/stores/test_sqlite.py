@@ -356,3 +356,15 @@ def test_after_close_writing_is_refused_and_reading_goes_on(store):
     with pytest.raises(UsageError, match="closed"):
         store.add(trial(1))
     assert store.trials() == [trial(0)]
+
+
+def test_a_lock_that_is_a_link_is_refused_and_its_target_unharmed(tmp_path):
+    """A run folder from somebody else could point it at a file of ours."""
+    SQLite(tmp_path / "run.sqlite", create=True).close()
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / "run.sqlite.lock").unlink()
+    (tmp_path / "run.sqlite.lock").symlink_to(victim)
+    with pytest.raises(UsageError):
+        SQLite(tmp_path / "run.sqlite", create=False)
+    assert victim.read_text() == "precious"
