@@ -43,8 +43,9 @@ def finalists(
                 value = float(problem.objective([trial.metrics])[0])
                 values.setdefault(trial.job.architecture, []).append(value)
         chosen: dict[str, Architecture] = {}
+        plain = space.key(space.default)  # the default under another name has the default's place
         for architecture in sorted(values, key=lambda a: (statistics.fmean(values[a]), a)):
-            if architecture != space.default and len(chosen) < few:
+            if len(chosen) < few and space.key(architecture) != plain:
                 chosen.setdefault(space.key(architecture), architecture)  # the same network twice is one finalist
         return tuple(chosen.values())
 
