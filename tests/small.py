@@ -44,7 +44,7 @@ def tiny(shape: Sequence[int], classes: int) -> nn.Module:
 
 
 class Bad(nn.Module):
-    """Does ``deed`` where it is trained or even looked at."""
+    """Does ``deed`` where it is trained; "refuse" also where two rows are tried to see whether it runs at all."""
 
     def __init__(self, deed: str) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class Bad(nn.Module):
         self.linear = nn.Linear(FEATURES, FEATURES)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.deed == "raise":
+        if self.deed == "refuse" or (self.deed == "raise" and len(x) > 2):
             raise ArithmeticError("cannot be\ncomputed")
         if self.deed == "hang":
             time.sleep(600)

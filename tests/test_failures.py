@@ -13,10 +13,12 @@ import small
 import torch
 
 import archgrad
+from archgrad import UsageError
 from archgrad.loop import Failing, Streak
-from archgrad.recipes import reinforce
+from archgrad.recipes import ppo, reinforce
 from archgrad.records import Job, Status, Trial
 
+UNIFORM = functools.partial(ppo, samples=5, near_default=None)  # near the default the others are seldom drawn
 LIMIT = 6
 """Seconds, of which a training takes hundredths."""
 FEW = {"epochs": 1, "proxy_epochs": 1, "finalists": 1, "seeds": 2, "random_mean": 1}
@@ -49,7 +51,9 @@ def failures(result):
 
 
 def test_one_that_raises_or_gives_nan(data):
-    result = archgrad.search(data, model("raise", "nan", fine=3), out="run", workers=0, trials=20, seed=1, **FEW)
+    result = archgrad.search(
+        data, model("raise", "nan", fine=3), UNIFORM, out="run", workers=0, trials=20, seed=1, **FEW
+    )
     assert result.status is Status.FINISHED
     reasons, count = failures(result)
     assert reasons["raise"] == {"ArithmeticError: cannot be computed"}
@@ -74,7 +78,7 @@ def test_the_policy_learns_from_failures(data):
 def test_one_that_hangs_or_dies(data):
     """In workers: a time limit for the one, another worker and another attempt for the other. Each once."""
     result = archgrad.search(
-        data, model("hang", "die", fine=4), out="run", workers=2, trials=5, seed=0, trial_limit=LIMIT, **FEW
+        data, model("hang", "die", fine=4), UNIFORM, out="run", workers=2, trials=5, seed=0, trial_limit=LIMIT, **FEW
     )
     assert result.status is Status.FINISHED
     reasons, _ = failures(result)
@@ -84,6 +88,12 @@ def test_one_that_hangs_or_dies(data):
     }
     assert result.architecture[0].startswith("fine")
     assert [t.job.index for t in result.trials] == list(range(len(result.trials)))
+
+
+def test_a_model_that_cannot_run_at_all_is_refused_before_the_search(data):
+    with pytest.raises(UsageError, match=r"should run on inputs \[N, \*\(4,\)\], got: cannot be computed"):
+        archgrad.search(data, model("refuse", fine=0), out="run", workers=0, trials=5, **FEW)
+    assert not Path("run").exists()
 
 
 def test_five_in_a_row_stop_the_search(zygote, tmp_path):

@@ -25,6 +25,7 @@ from archgrad.errors import UsageError
 from archgrad.handover import hand_over
 from archgrad.prediction import predict
 from archgrad.program import Program, record
+from archgrad.reports.graph import describe
 
 SHAPE = (1, 8, 8)
 CLASSES = ["cat", "dog", "eel"]
@@ -153,7 +154,14 @@ def test_onnx_at_other_batch_sizes(handed: tuple[Path, dict[str, Any]], net: Sma
         assert np.abs(y - logits(net, x).numpy()).max() < 1e-4
 
 
-def test_stdout_stays_clean(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_stdout_stays_clean(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    export = torch.onnx.export
+
+    def talkative(*args: Any, **kwargs: Any) -> Any:  # as some versions of it are
+        print("[torch.onnx] Translate the graph into ONNX...")
+        return export(*args, **kwargs)
+
+    monkeypatch.setattr(torch.onnx, "export", talkative)
     over(tmp_path, network())
     assert capfd.readouterr().out == ""
 
@@ -214,6 +222,21 @@ def test_drawing_of_the_network(handed: tuple[Path, dict[str, Any]]) -> None:
     assert all(order.index(a) < order.index(b) for a, b in graph["edges"])
 
 
+def test_an_activation_is_merged_only_where_nothing_else_is_read() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(1, 4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.conv(x)
+            return torch.relu(x) + x
+
+    graph = describe(torch.export.export(Two().eval(), (torch.rand(2, *SHAPE),)))
+    assert [n["label"] for n in graph["nodes"]] == ["input", "conv", "ReLU", "add", "output"]
+    assert len(graph["edges"]) == 5
+
+
 def test_attention_survives_as_a_program() -> None:
     class Attention(nn.Module):
         def __init__(self) -> None:
@@ -223,7 +246,8 @@ def test_attention_survives_as_a_program() -> None:
 
         def forward(self, x: Tensor) -> Tensor:
             x = x.squeeze(1)
-            return self.out(F.gelu(x + self.attend(x, x, x, need_weights=False)[0]).mean(1))
+            x = F.gelu(x + self.attend(x, x, x, need_weights=False)[0])
+            return self.out(x.masked_fill(x < x.mean(1, keepdim=True), float("-inf")).softmax(1).sum(-1))
 
     torch.manual_seed(0)
     net = Attention().eval()
@@ -298,6 +322,16 @@ def bad(tmp_path: Path, name: str) -> Path:
     return path
 
 
+def test_predict_opens_raster_formats_only(handed: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    """Pillow goes by content: PostScript called .png would reach Ghostscript, a program of its own."""
+    Image.new("L", (8, 8)).save(tmp_path / "image.eps")
+    (tmp_path / "image.eps").rename(tmp_path / "image.png")
+    with Image.open(tmp_path / "image.png") as image:
+        assert image.format == "EPS"
+    with pytest.raises(UsageError, match="cannot identify image file"):
+        predict(handed[0], tmp_path / "image.png")
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -359,6 +393,8 @@ def test_a_foreign_folder_executes_nothing(
     [
         "aten.from_file.default",
         "aten.relu_.default",
+        "aten.matmul.default",
+        "aten._native_batch_norm_legit.default",
         "aten.__class__.mro",
         "aten.relu.__init__",
         "aten.save.default",

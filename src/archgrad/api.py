@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import datetime
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -142,20 +144,24 @@ def fresh_folder(data: str) -> Path:
     return folder
 
 
-def export(run: str | Path, out: str | Path | None = None, *, allow_import: bool = False) -> dict[str, Any]:
+def export(
+    run: str | Path, out: str | Path | None = None, *, space: ModelSpace | None = None, allow_import: bool = False
+) -> dict[str, Any]:
     """Write the chosen network's files again, into ``out`` or the run's own folder; ``{"folder", "files", "notes"}``.
 
-    From architecture.json and model.safetensors, so it also makes model.onnx after the extra was installed.
+    From architecture.json and model.safetensors, so it also makes model.onnx after the extra was installed. A space
+    that was given from Python has to be given again.
     """
     folder = Path(run)
     settings = settings_of(folder)
-    if settings.space == GIVEN:
-        raise UsageError(
-            f"{folder} searched a space from Python, which its files cannot rebuild; its model.pt2 is there"
-        )
+    if settings.space == GIVEN and space is None:
+        raise UsageError(f"{folder} searched a space from Python; give it again: export(run, space=...)")
     card, weights = read_card(folder), folder / "model.safetensors"
     shape, classes = tuple(card["input_shape"]), card["classes"]
-    space = space_named(settings.space, shape, len(classes), allow_import)
+    space = space or space_named(settings.space, shape, len(classes), allow_import)
+    if space.example is None:
+        space = copy.copy(space)
+        space.example = torch.zeros(2, *shape)
     architecture = space.chosen(card["architecture"])
     blank = (0.0,) * shape[0], (1.0,) * shape[0], len(shape)  # the statistics are among the weights
     network = nn.Sequential(Normalise(*blank), space.build(architecture))

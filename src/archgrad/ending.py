@@ -43,8 +43,9 @@ def finalists(
                 value = float(problem.objective([trial.metrics])[0])
                 values.setdefault(trial.job.architecture, []).append(value)
         chosen: dict[str, Architecture] = {}
+        plain = space.key(space.default)  # the default under another name has the default's place
         for architecture in sorted(values, key=lambda a: (statistics.fmean(values[a]), a)):
-            if architecture != space.default and len(chosen) < few:
+            if len(chosen) < few and space.key(architecture) != plain:
                 chosen.setdefault(space.key(architecture), architecture)  # the same network twice is one finalist
         return tuple(chosen.values())
 
@@ -83,7 +84,7 @@ class Contest:
 
 
 def contest(problem: Problem, chosen: Finalists, finals: Sequence[Trial]) -> Contest | None:
-    """Who won, on full-training validation alone; None if nothing could be trained. A tie goes to the simpler claim."""
+    """Who won, on full-training validation alone; None if nothing could be trained. A tie goes to the plain default."""
     by: dict[Architecture, dict[int, float]] = {}
     for trial in finals:
         if trial.error is None:
@@ -96,7 +97,7 @@ def contest(problem: Problem, chosen: Finalists, finals: Sequence[Trial]) -> Con
     if not best:
         return None
     values = {group: by[a] for group, a in best.items()}
-    order = [g for g in ("default", "random_search", "found") if g in best]
+    order = [g for g in ("default", "found", "random_search") if g in best]
     winner = min(order, key=lambda g: (statistics.fmean(values[g].values()), order.index(g)))
     return Contest(best, values, winner, chosen.mean)
 
@@ -144,8 +145,10 @@ def verdict(outcome: Contest) -> list[str]:
             break
         if other not in outcome.values:
             continue
-        d = difference(outcome.values["found"], outcome.values[other])
-        sentences.append(sentence(d, NAMES[other]))
+        if outcome.best[other] == outcome.best["found"]:
+            sentences.append(f"The search and {NAMES[other]} chose the same network.")
+            continue
+        sentences.append(sentence(difference(outcome.values["found"], outcome.values[other]), NAMES[other]))
     sentences.append(f"Handed over: {NAMES[outcome.winner]}, the lowest validation objective after full training.")
     return sentences
 
@@ -153,6 +156,8 @@ def verdict(outcome: Contest) -> list[str]:
 def sentence(d: Difference, other: str) -> str:
     """One comparison in words; the numbers are differences of the objective after full training."""
     numbers = f"{d.mean:+.4f} ± {d.half:.4f} (95% of {d.pairs} paired trainings)"
+    if d.pairs < 2:
+        return f"One training of each cannot tell the search from {other}: objective {d.mean:+.4f}."
     if d.outcome == "won":
         return f"The search beat {other}: objective {numbers}."
     if d.outcome == "lost":

@@ -63,7 +63,11 @@ def hand_over(
             raise UsageError(
                 f"the network should map {list(x.shape)} to logits [{len(x)}, {len(classes)}], got {list(y.shape)}"
             )
-    exported = _export(network, _example(3, input_shape, input_range))
+    exported: ExportedProgram | None = None
+    try:
+        exported, notes = _export(network, _example(3, input_shape, input_range)), []
+    except UsageError as error:  # a long search is not lost for it: weights and architecture are still handed over
+        notes = [f"no model.pt2, program.json or model.onnx: {error}"]
     card = {
         "format": FORMAT,
         "archgrad": __version__,
@@ -83,16 +87,17 @@ def hand_over(
         (scratch / "model.safetensors").write_bytes(safetensors.save(weights))
         _write_json(scratch / "architecture.json", card)
 
-        with _quiet():
-            package = io.BytesIO()  # torch reports a full disk in a dozen ways
-            torch.export.save(exported, package)
-            (scratch / "model.pt2").write_bytes(package.getvalue())
-            # Our own file of a moment ago: the only .pt2 that archgrad ever loads.
-            loaded = torch.export.load(scratch / "model.pt2").module()
-        if reason := _disagreement(_run(loaded, examples), expected, TOLERANCE):
-            raise RuntimeError(f"model.pt2 should agree with the network, got {reason}; nothing was written")
-        notes = _program(exported, scratch / "program.json", weights, examples, expected)
-        notes += _onnx(exported, scratch / "model.onnx", examples, expected)
+        if exported is not None:
+            with _quiet():
+                package = io.BytesIO()  # torch reports a full disk in a dozen ways
+                torch.export.save(exported, package)
+                (scratch / "model.pt2").write_bytes(package.getvalue())
+                # Our own file of a moment ago: the only .pt2 that archgrad ever loads.
+                loaded = torch.export.load(scratch / "model.pt2").module()
+            if reason := _disagreement(_run(loaded, examples), expected, TOLERANCE):
+                raise RuntimeError(f"model.pt2 should agree with the network, got {reason}; nothing was written")
+            notes += _program(exported, scratch / "program.json", weights, examples, expected)
+            notes += _onnx(exported, scratch / "model.onnx", examples, expected)
 
         written = [name for name in FILES if (scratch / name).exists()]
         for file in FILES:
@@ -100,8 +105,10 @@ def hand_over(
                 os.replace(scratch / file, folder / file)
             else:
                 (folder / file).unlink(missing_ok=True)  # an earlier winner's file would contradict its neighbours
-    with _quiet():
-        graph = describe(exported)
+    graph: dict[str, Any] = {"nodes": [], "edges": []}
+    if exported is not None:
+        with _quiet():
+            graph = describe(exported)
     return {"files": written, "graph": graph, "notes": notes}
 
 

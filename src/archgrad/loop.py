@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from archgrad.errors import UsageError
 from archgrad.policies.factorised import Factorised
 from archgrad.problem import Problem
 from archgrad.protocols import Executor, Policy, Store
@@ -62,12 +63,29 @@ def loop(
     streak = streak or Streak()
     policy, estimator, optimizer = recipe.policy, recipe.estimator, recipe.optimizer
     t, spent = 0, 0
+
+    def checkpoint(diagnostics: Mapping[str, float]) -> None:
+        state = {
+            "policy": policy.state_dict(),
+            "estimator": estimator.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "t": t,
+            "spent": spent,
+        }
+        store.add_step(Step(t, believed(policy, seed, t), diagnostics), state)
+
     state = store.checkpoint()
-    if state is not None:
-        policy.load_state_dict(state["policy"])
-        estimator.load_state_dict(state["estimator"])
-        optimizer.load_state_dict(state["optimizer"])
-        t, spent = state["t"], state["spent"]
+    if state is None:
+        checkpoint({})
+    else:
+        try:
+            policy.load_state_dict(state["policy"])
+            estimator.load_state_dict(state["estimator"])
+            optimizer.load_state_dict(state["optimizer"])
+            t, spent = int(state["t"]), int(state["spent"])
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise UsageError(f"the run's checkpoint should fit its recipe and space, got: {reason}") from error
     kept = {x.job.index: x for x in store.trials() if x.job.role == "search"}
     replicates = Replicates([x for x in kept.values() if x.job.index < offset + spent])
     exact = problem.objective.cost if isinstance(policy, Factorised) else None
@@ -98,16 +116,7 @@ def loop(
             descend(optimizer, policy, estimate)
             diagnostics.update(estimate.diagnostics)
         t += 1
-        store.add_step(
-            Step(t, believed(policy, seed, t), diagnostics),
-            {
-                "policy": policy.state_dict(),
-                "estimator": estimator.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "t": t,
-                "spent": spent,
-            },
-        )
+        checkpoint(diagnostics)
 
 
 def evaluate(
@@ -144,8 +153,14 @@ def descend(optimizer: Optimizer, policy: Policy, estimate: Estimate) -> None:
 
 
 def plus(estimate: Estimate, gradient: Sequence[Tensor]) -> Estimate:
-    """An estimate with the exact gradient of another part of f added."""
-    return Estimate(tuple(a + b for a, b in zip(estimate.gradient, gradient, strict=True)), estimate.diagnostics)
+    """An estimate with the exact gradient of another part of f added, in the estimate's own scale of f."""
+
+    def scaled(g: Tensor) -> Tensor:
+        scale = estimate.scale
+        return g if scale is None else g * scale.to(g).reshape(*scale.shape, *[1] * (g.dim() - scale.dim()))
+
+    total = tuple(a + scaled(b) for a, b in zip(estimate.gradient, gradient, strict=True))
+    return Estimate(total, estimate.diagnostics, estimate.scale)
 
 
 class Replicates:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from archgrad.errors import UsageError
 from archgrad.objectives import LossPlusCost, ValidLoss, WeightedProduct, additive_cost
 from archgrad.problem import Problem
 from archgrad.protocols import Objective
 from archgrad.recipes import RECIPES, Recipe
+from archgrad.recipes import recipe as named_recipe
 from archgrad.settings import Settings
 from archgrad.solvers.from_scratch import FromScratch
 from archgrad.spaces import chain, mlp
@@ -60,8 +62,10 @@ def parts_of(
         else load(settings.data if data is None else data, seed=settings.seed, limit=settings.limit)
     )
     made_space = _space(settings, loaded, space, allow_import)
-    make = recipe or RECIPES.get(settings.recipe) or imported(settings.recipe, allow_import, "recipe")
-    made_recipe = make(made_space, settings.seed)
+    if recipe is None and settings.recipe in RECIPES:
+        made_recipe = named_recipe(settings.recipe, made_space, settings.seed, trials=settings.trials)
+    else:
+        made_recipe = (recipe or imported(settings.recipe, allow_import, "recipe"))(made_space, settings.seed)
     if not isinstance(made_recipe, Recipe):
         raise UsageError(f"a recipe function should return a Recipe, got {type(made_recipe).__name__}")
     solver = FromScratch(made_space, loaded)
@@ -93,12 +97,24 @@ def _space(settings: Settings, data: Data, given: Any, allow_import: bool) -> Mo
     else:
         space = given if isinstance(given, ModelSpace) else space_of(given)
     if space.example is None:
+        space = copy.copy(space)  # the caller's own stays as it is
         space.example = data.train.x[:2].float()
     if tuple(space.example.shape[1:]) != tuple(data.input_shape):
         raise UsageError(
             f"the space's example should be shaped like the data, {tuple(data.input_shape)}, "
             f"got {tuple(space.example.shape[1:])}"
         )
+    try:
+        space.build(space.default, seed=0, prune=False)  # can it be made fresh?
+        logits = space.build(space.default)(space.example)
+    except Exception as error:  # whatever a user's own model raises
+        reason = " ".join(str(error).split())
+        raise UsageError(
+            f"the default architecture should run on inputs [N, *{data.input_shape}], got: {reason}"
+        ) from error
+    if not isinstance(logits, Tensor) or logits.shape != (len(space.example), len(data.classes)):
+        got = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise UsageError(f"a network should give logits [N, {len(data.classes)}], one a class, got {got}")
     return space
 
 

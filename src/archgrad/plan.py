@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from archgrad.records import Trial
 from archgrad.settings import Settings
 
-RESERVE = 14.0
+RESERVE = 20.0
 """Seconds kept for what is not training: starting workers, exporting, drawing the report."""
 
 

@@ -17,13 +17,14 @@ from torch import Tensor
 
 from archgrad.errors import UsageError
 from archgrad.program import Program
+from archgrad.tasks.folder import FORMATS
 
 CHUNK = 64
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 
 
-def predict(folder: Path, file: Path) -> dict[str, Any]:
+def predict(folder: str | Path, file: str | Path) -> dict[str, Any]:
     """Class and probability of every example in ``file``, by the winner that ``hand_over`` wrote into ``folder``.
 
     file: ``.npz`` with ``x`` (or ``x_test``) or ``.npy``, ``[N, *input_shape]`` or one example ``[*input_shape]``; an
@@ -33,6 +34,7 @@ def predict(folder: Path, file: Path) -> dict[str, Any]:
     their ``"file"`` as well. Raises UsageError for anything that does not fit. Nothing is unpickled, ``model.pt2`` is
     not opened: see ``program.py``.
     """
+    folder, file = Path(folder), Path(file)
     card = read_card(folder)
     classes, shape = [str(name) for name in card["classes"]], tuple(int(n) for n in card["input_shape"])
     program = Program(_json(folder / "program.json"), _weights(folder / "model.safetensors"))
@@ -150,7 +152,7 @@ def _image(file: Path, shape: tuple[int, ...], bounds: list[float]) -> Tensor:
         raise UsageError(f"images need a network with input [1..4, height, width], got {list(shape)}; use .npz or .npy")
     channels, height, width = shape
     try:
-        with Image.open(file) as image:
+        with Image.open(file, formats=FORMATS) as image:
             pixels = np.asarray(image.convert(_MODES[channels]).resize((width, height), Image.Resampling.BILINEAR))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UsageError(f"{file.name} should be an image, got: {error}; convert it to PNG") from error

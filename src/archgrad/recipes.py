@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 from torch.optim import Adam, Optimizer
 
 from archgrad.errors import UsageError
@@ -13,8 +15,10 @@ from archgrad.estimators.ppo import PPO
 from archgrad.estimators.score_function import ScoreFunction
 from archgrad.policies.autoregressive import Autoregressive
 from archgrad.policies.factorised import Factorised
+from archgrad.policies.prior import near
 from archgrad.protocols import Estimator, Policy
 from archgrad.spaces.decisions import Decisions
+from archgrad.spaces.model import ModelSpace
 from archgrad.text import nearest
 
 
@@ -28,36 +32,73 @@ class Recipe:
     optimizer: Optimizer
 
 
-def reinforce(space: Decisions, seed: int = 0, *, samples: int = 10, lr: float = 0.1, entropy: float = 0.03) -> Recipe:
+NEAR = 0.9
+"""How likely each choice of the space's default is at the start. Everything else is reachable from there."""
+
+
+def start(space: Decisions, probability: float | None) -> Tensor | None:
+    """The prior of a policy near the space's default; None, uniform, if nobody gave one or probability is None."""
+    if not isinstance(space, ModelSpace) or not space.given or probability is None:
+        return None
+    return near(space, space.default, probability)
+
+
+def reinforce(
+    space: Decisions,
+    seed: int = 0,
+    *,
+    samples: int = 10,
+    lr: float = 0.1,
+    entropy: float = 0.03,
+    near_default: float | None = NEAR,
+) -> Recipe:
     """Independent decisions, REINFORCE with a leave-one-out baseline. Williams (1992), Kool et al. (2019)."""
-    policy = Factorised(space)
+    policy = Factorised(space, prior=start(space, near_default))
     estimator = ScoreFunction(samples, "leave-one-out", standardise=True, entropy=entropy)
     return Recipe("reinforce", policy, estimator, Adam(policy.parameters(), lr))
 
 
 def ppo(
-    space: Decisions, seed: int = 0, *, samples: int = 10, lr: float = 0.2, epochs: int = 4, entropy: float = 0.03
+    space: Decisions,
+    seed: int = 0,
+    *,
+    samples: int = 10,
+    lr: float = 0.2,
+    epochs: int = 4,
+    entropy: float = 0.03,
+    near_default: float | None = NEAR,
 ) -> Recipe:
     """Independent decisions, PPO in small batches: few trials to a good network. Schulman et al. (2017)."""
-    policy = Factorised(space)
+    policy = Factorised(space, prior=start(space, near_default))
     return Recipe("ppo", policy, PPO(samples, epochs=epochs, entropy=entropy), Adam(policy.parameters(), lr))
 
 
-def zoph_le(space: Decisions, seed: int = 0, *, samples: int = 10, lr: float = 3e-3) -> Recipe:
+def zoph_le(
+    space: Decisions, seed: int = 0, *, samples: int = 10, lr: float = 3e-3, near_default: float | None = NEAR
+) -> Recipe:
     """LSTM controller, REINFORCE with a moving-average baseline. Zoph & Le (2016).
 
     Theirs: two layers of 35, lr 6e-4, thousands of trials; a larger step suits the hundreds that fit here.
     """
-    policy = Autoregressive(space, generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    policy = Autoregressive(space, prior=start(space, near_default), generator=generator)
     estimator = ScoreFunction(samples, "moving-average")
     return Recipe("zoph_le", policy, estimator, Adam(policy.parameters(), lr))
 
 
 def nasnet(
-    space: Decisions, seed: int = 0, *, samples: int = 20, lr: float = 3e-3, epochs: int = 4, entropy: float = 0.03
+    space: Decisions,
+    seed: int = 0,
+    *,
+    samples: int = 20,
+    lr: float = 3e-3,
+    epochs: int = 4,
+    entropy: float = 0.03,
+    near_default: float | None = NEAR,
 ) -> Recipe:
     """LSTM controller, PPO. Zoph et al. (2018), who took 20 samples an update and lr 3.5e-4."""
-    policy = Autoregressive(space, generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    policy = Autoregressive(space, prior=start(space, near_default), generator=generator)
     return Recipe("nasnet", policy, PPO(samples, epochs=epochs, entropy=entropy), Adam(policy.parameters(), lr))
 
 
@@ -70,8 +111,14 @@ RECIPES: Mapping[str, Callable[..., Recipe]] = {
 """The recipes of the command line, by name; from Python any function from a space and a seed to a Recipe will do."""
 
 
-def recipe(name: str, space: Decisions, seed: int = 0) -> Recipe:
-    """A recipe by name. UsageError for an unknown one, with the nearest name."""
+def recipe(name: str, space: Decisions, seed: int = 0, *, trials: int | None = None) -> Recipe:
+    """A recipe by name; with few ``trials`` to spend its batches are cut so that alpha moves twice at least.
+
+    UsageError for an unknown name, with the nearest one.
+    """
     if name not in RECIPES:
         raise UsageError(nearest("recipe", name, RECIPES))
-    return RECIPES[name](space, seed)
+    make = RECIPES[name]
+    usual = inspect.signature(make).parameters["samples"].default
+    samples = usual if trials is None else min(usual, max(2, trials // 2))
+    return make(space, seed, samples=samples)

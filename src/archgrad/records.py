@@ -60,11 +60,13 @@ class Batch:
 class Estimate:
     """An estimate of dJ/dalpha: one tensor a policy parameter, in the order of ``policy.parameters()``.
 
-    diagnostics: numbers worth a line in the step log (entropy, clipped fraction).
+    diagnostics: numbers worth a line in the step log (entropy, clipped fraction). scale: what f was multiplied by,
+    ``[*R]``, where an estimator measures it in standard deviations; 1 where None.
     """
 
     gradient: tuple[Tensor, ...]
     diagnostics: Mapping[str, float] = field(default_factory=dict)
+    scale: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import platform
+import shlex
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -54,7 +55,14 @@ def begin(parts: Parts, folder: Path, watcher: Watcher | None = None) -> Result:
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-    return resume(parts, folder, watcher, start=start)
+    try:
+        return resume(parts, folder, watcher, start=start)
+    except UsageError:
+        with contextlib.closing(SQLite(folder / "run.sqlite", create=False, read_only=True)) as store:
+            begun = bool(store.trials())
+        if not begun:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def resume(parts: Parts, folder: Path, watcher: Watcher | None = None, *, start: float | None = None) -> Result:
@@ -70,6 +78,8 @@ def resume(parts: Parts, folder: Path, watcher: Watcher | None = None, *, start:
                     f"a run goes on with the {name} it began with, but {folder} has another; see its config.yaml"
                 )
         _sweep(folder)
+        if (folder / "finals").is_symlink():  # a folder from somebody else might lead the weights elsewhere
+            raise UsageError(f"{folder / 'finals'} should be a folder of the run, got a link; remove it")
         if store.meta("status") == Status.FINISHED.name:
             summary = store.meta("summary")
         else:
@@ -133,6 +143,7 @@ def _judged(parts: Parts, folder: Path, store: SQLite, outcome: Contest) -> dict
             extra={k: summary["best"][k] for k in ("params", "macs")} | {"split_hash": parts.data.split_hash},
         )
     store.set_meta("network", handed["graph"])
+    summary["verdict"] += [note for note in handed["notes"] if "model.pt2" in note]
     return summary
 
 
@@ -187,7 +198,7 @@ def _evaluate_all(parts: Parts, executor: Executor, store: SQLite, watcher: Watc
     finals = run("full training", final_jobs(chosen, first=1 + 2 * n, epochs=s.epochs, seeds=s.seeds, seed=s.seed))
     outcome = contest(parts.problem, chosen, finals)
     if outcome is None:
-        raise Failing(finals[-1].error)
+        raise Failing(next(t.error for t in reversed(finals) if t.error is not None))
     return outcome
 
 
@@ -226,6 +237,8 @@ def _introduction(parts: Parts, folder: Path) -> dict[str, Any]:
             "recipe": parts.recipe.name,
             "objective": s.objective,
             "workers": s.workers,
+            "resume": f"archgrad resume {shlex.quote(str(folder))}",
+            "repeat": f"archgrad search --config {shlex.quote(str(folder / 'config.yaml'))} --out NEW_FOLDER",
         },
         "space": {"name": space.name, "decisions": space.describe(), "size": str(space.size)},
         "data": {

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from archgrad.protocols import Estimator, Policy
-from archgrad.records import Architecture
+from archgrad.protocols import Estimator, Executor, Policy, Store
+from archgrad.records import Architecture, Job, Step, Trial
 from archgrad.spaces.decisions import Decision, Decisions
 
 
@@ -142,3 +142,58 @@ def check_unbiased(
     """The estimator's expectation is the exact gradient, both by enumeration. Use a policy in double precision."""
     error = relative_error(expected_estimate(estimator, policy, f), exact_gradient(policy, f))
     assert error <= tolerance, f"biased: the expectation is {error:.2e} of the gradient away, more than {tolerance:.0e}"
+
+
+def check_store(store: Store) -> None:
+    """A new store keeps what it is given, once, in order, and gives it back as it was. AssertionError otherwise."""
+    assert store.trials() == []
+    assert store.steps() == []
+    assert store.checkpoint() is None
+    assert store.meta("absent") is None
+    first = Trial(Job(2, "search", ("a", "b"), 7, 1.5, "finals/2"), {"valid_loss": 0.1 + 0.2, "params": 3.0}, 0.5)
+    second = Trial(Job(1, "default", ("a", "a"), 8, 1.0), {}, 0.25, "it broke")
+    for trial in (first, second, Trial(first.job, {"valid_loss": 9.0}, 1.0)):
+        store.add(trial)
+    assert store.trials() == [second, first], "by index, and the first of two with one index"
+    tensor = torch.tensor([1.0, -0.0, float("inf")], dtype=torch.float64)
+    for t in (0, 1):
+        store.add_step(Step(t, [[0.25, 0.75]], {"value": float(t)}), {"t": t, "nested": {"x": [tensor, None, "s"]}})
+    assert [s.t for s in store.steps()] == [0, 1]
+    assert store.steps()[1] == Step(1, [[0.25, 0.75]], {"value": 1.0})
+    state: Any = store.checkpoint()
+    assert state["t"] == 1
+    assert torch.equal(state["nested"]["x"][0], tensor)
+    assert state["nested"]["x"][1:] == [None, "s"]
+    for value in ({"a": [1, 2.5, None, "x"]}, "again"):
+        store.set_meta("name", value)
+        assert store.meta("name") == value
+
+
+def check_executor(executor: Executor, measure: Callable[[Job], Mapping[str, float]], jobs: Sequence[Job]) -> None:
+    """An executor answers every job once with what ``measure`` gives, and a failure by a failed trial.
+
+    jobs: at least one that measure answers, and one that makes it raise.
+    """
+    trials = list(executor.run(jobs))
+    assert sorted(t.job.index for t in trials) == sorted(j.index for j in jobs), "every job once"
+    failed = 0
+    for trial in trials:
+        want, reason = _answer(measure, trial.job)
+        if reason is not None:
+            failed += 1
+            assert trial.error is not None, f"{trial.job} should have failed"
+            assert reason in trial.error, f"the reason should be told, got {trial.error!r}"
+            assert "\n" not in trial.error, "a reason is one line"
+        else:
+            assert trial.error is None, trial.error
+            assert dict(trial.metrics) == want
+            assert trial.seconds >= 0
+    assert 0 < failed < len(trials), "the jobs should hold both kinds"
+    assert list(executor.run([])) == []
+
+
+def _answer(measure: Callable[[Job], Mapping[str, float]], job: Job) -> tuple[dict[str, float], str | None]:
+    try:
+        return dict(measure(job)), None
+    except Exception as error:
+        return {}, str(error)

@@ -84,6 +84,12 @@ def wait_pid(job: Job) -> dict[str, float]:
     return {"pid": os.getpid()}
 
 
+def parent(job: Job) -> dict[str, float]:
+    """What a DataLoader with workers does."""
+    data = torch.utils.data.DataLoader(torch.arange(6.0), num_workers=1)
+    return {"sum": sum(x.item() for x in data)}
+
+
 def eat(job: Job) -> dict[str, float]:
     return {"sum": float(torch.ones(8 << 30, dtype=torch.uint8)[0])}
 
@@ -136,6 +142,7 @@ DEEDS = {
         leave,
         hang,
         hold,
+        parent,
         wait_pid,
         eat,
         eat_python,

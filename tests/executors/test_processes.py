@@ -3,6 +3,7 @@ tests share one executor, whose workers they may break: it replaces them."""
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import signal
@@ -46,6 +47,11 @@ def test_workers_have_one_torch_thread_and_are_kept(pool):
     pids = {t.metrics["pid"] for t in first + again}
     assert os.getpid() not in pids
     assert len(pids) <= 2
+
+
+def test_a_measure_may_have_processes_of_its_own(pool):
+    (trial,) = pool.run([jobs.job(0, "parent")])
+    assert trial.metrics == {"sum": 15.0}, trial.error
 
 
 def test_a_job_is_taken_only_when_a_worker_is_free(pool):
@@ -167,21 +173,27 @@ def test_arguments_out_of_range(argument):
         Processes(jobs.deed, **argument)
 
 
-def script(tmp_path: Path, text: str) -> subprocess.Popen[str]:
-    path = tmp_path / "script.py"
-    path.write_text(f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n" + textwrap.dedent(text))
-    return subprocess.Popen(
-        [sys.executable, str(path)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+@pytest.fixture
+def script(tmp_path):
+    """Runs a text as a script in a session of its own, all of which ends with the test."""
+    drivers = []
+
+    def start(text: str) -> subprocess.Popen[str]:
+        path = tmp_path / "script.py"
+        path.write_text(f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n" + textwrap.dedent(text))
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        drivers.append(subprocess.Popen([sys.executable, str(path)], start_new_session=True, **pipes))
+        return drivers[-1]
+
+    yield start
+    for driver in drivers:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(driver.pid, signal.SIGKILL)
+        driver.communicate()
 
 
-def test_a_script_without_a_guard_is_told_so(tmp_path):
+def test_a_script_without_a_guard_is_told_so(script):
     driver = script(
-        tmp_path,
         """
         import jobs
         from archgrad.executors import Processes
@@ -196,10 +208,34 @@ def test_a_script_without_a_guard_is_told_so(tmp_path):
     assert '`if __name__ == "__main__":`' in err.strip().splitlines()[-1]
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_workers_end_with_their_driver_and_print_nothing_on_its_standard_output(how, tmp_path):
+@pytest.mark.parametrize("close", [True, False])
+def test_a_driver_interrupted_while_its_workers_start_ends(close, script):
+    """With and without close(): multiprocessing waits at exit for processes that wait for us."""
     driver = script(
-        tmp_path,
+        f"""
+        import jobs
+        from archgrad.executors import Processes
+        if __name__ == "__main__":
+            executor = Processes(jobs.deed, workers=2)
+            try:
+                print("here", flush=True)
+                list(executor.run([jobs.job(0, "hang")]))
+            finally:
+                if {close}:
+                    executor.close()
+        """,
+    )
+    assert driver.stdout.readline() == "here\n"
+    time.sleep(0.02)  # into the start of the first worker
+    os.killpg(driver.pid, signal.SIGINT)
+    _, err = driver.communicate(timeout=60)
+    assert driver.returncode == -signal.SIGINT
+    assert err.count("Traceback") == 1, err
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_workers_end_with_their_driver_and_print_nothing_on_its_standard_output(how, script, tmp_path):
+    driver = script(
         f"""
         import jobs
         from archgrad.executors import Processes

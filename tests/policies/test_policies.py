@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from archgrad import Autoregressive, Factorised
+from archgrad import Autoregressive, Factorised, UsageError
+from archgrad.policies import near
 from archgrad.testing import check_policy, conditional_space, plain_space
 
 
@@ -93,3 +94,20 @@ def test_extreme_noise_gives_finite_perturbations():
 
     for dtype in (torch.float32, torch.float64):
         assert torch.isfinite(gumbel(torch.tensor([0.0, 0.5, 1.0], dtype=dtype))).all()
+
+
+@pytest.mark.parametrize("make", [Factorised, Autoregressive])
+def test_a_prior_near_an_architecture_is_what_it_says(make):
+    space = conditional_space()
+    default = ("b", "c", "a", "b")
+    policy = make(space, prior=near(space, default, 0.9))
+    log_p = policy.conditionals(space.encode([default]))[0]
+    for d, decision in enumerate(space.decisions):
+        p = log_p[d].exp().tolist()
+        chosen = decision.options.index(default[d])
+        others = [q for k, q in enumerate(p) if k != chosen and k < len(decision.options)]
+        assert p[chosen] == pytest.approx(0.9, abs=1e-5)
+        assert others == pytest.approx([0.1 / len(others)] * len(others), abs=1e-5)
+    check_policy(policy)
+    with pytest.raises(UsageError, match="between 0 and 1, got 1"):
+        near(space, default, 1)

@@ -143,7 +143,7 @@ def test_terminal_summary() -> None:
     text = printed(summary)
     assert "The search found a network" in text
     assert "[bold]brackets[/bold]" in text
-    line = next(line for line in text.splitlines() if "Best found" in line)
+    line = next(line for line in text.splitlines() if "Handed over" in line and "|" not in line and "%" in line)
     assert line.split()[2:] == ["0.2312", "93.1%", "±", "0.4%", "48,210", "2,411,000"]
     mean = next(line for line in text.splitlines() if "Mean of random" in line)
     assert mean.split()[-3:] == ["–", "52,100", "2,411,000"]

@@ -192,6 +192,14 @@ def test_a_module_that_cannot_be_made_fresh_is_refused_by_name_and_a_factory_is_
     assert (network.scale == 5).all()
 
 
+def test_frozen_weights_stay_where_the_rest_is_made_fresh():
+    backbone = nn.Linear(3, 3).requires_grad_(False)
+    model = nn.Sequential(backbone, Choice("c", {"a": nn.Linear(3, 2), "b": nn.Linear(3, 2, bias=False)}))
+    network = space_of(model).build(("a",), seed=4)
+    assert torch.equal(network[0].weight, backbone.weight)
+    assert not torch.equal(network[1].weight, model[1].options[0].weight)
+
+
 @pytest.mark.parametrize(
     ("make", "says"),
     [
@@ -289,12 +297,14 @@ def test_a_part_that_only_training_uses_stays():
             super().__init__()
             self.c = Choice("c", {"a": nn.Conv2d(3, 3, 1)})
             self.helper = nn.Conv2d(3, 3, 1)
+            self.never = nn.Conv2d(3, 3, 1)
 
         def forward(self, x):
             y = self.c(x)
             return y + self.helper(x) if self.training else y
 
-    assert sum(p.numel() for p in space_of(Auxiliary().double(), example=X).build(("a",)).parameters()) == 24
+    network = space_of(Auxiliary().double(), example=X).build(("a",))
+    assert [n for n, _ in network.named_parameters()] == ["c.weight", "c.bias", "helper.weight", "helper.bias"]
 
 
 def test_keys_know_equal_networks_and_different_ones():
@@ -345,6 +355,21 @@ def test_terms_of_a_sum_have_no_order():
 
     space = space_of(Sum().double(), example=X[:2])
     assert space.key(("t", "s")) == space.key(("s", "t")) != space.key(("t", "t"))
+
+    class SumOfSums(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.terms = nn.ModuleList(
+                Choice(name, {str(k): nn.Conv2d(3, 3, k, padding=k // 2) for k in (1, 3, 5)}) for name in "abcd"
+            )
+
+        def forward(self, x):
+            a, b, c, d = (term(x) for term in self.terms)
+            return (a + b).tanh() + (c + d).tanh()
+
+    space = space_of(SumOfSums().double(), example=X[:2])
+    # three kernels: 6 unordered pairs of them, 21 unordered pairs of those
+    assert len({space.key(a) for a in space.decode(space.enumerate())}) == 21
 
 
 # --- the built-in spaces -------------------------------------------------------------------------------------------

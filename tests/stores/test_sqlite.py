@@ -183,6 +183,24 @@ def test_a_reader_sees_what_is_committed_and_nothing_else(path, store):
         assert len(reader.trials()) == 3
 
 
+def test_beside_a_busy_writer_a_reader_sees_a_whole_run_that_grows(path):
+    seen = 0
+    with child(writers.write, path) as (process, pipe):
+        pipe.recv()
+        with SQLite(path, create=False, read_only=True) as reader:
+            for _ in range(25):
+                trials = reader.trials()
+                assert [trial.job.index for trial in trials] == list(range(len(trials)))
+                assert len(trials) >= seen
+                seen = len(trials)
+                while pipe.poll():
+                    pipe.recv()
+                state = reader.checkpoint()
+                assert state is None or bool((state["alpha"] == state["t"]).all())
+        assert process.is_alive()
+    assert seen > 1
+
+
 @pytest.mark.parametrize("run", ["closed", "live", "killed", "killed, without its index"])
 def test_a_reader_leaves_the_folder_as_it_is(path, run):
     with readable_folder(path.name, run) as copy:
@@ -338,3 +356,15 @@ def test_after_close_writing_is_refused_and_reading_goes_on(store):
     with pytest.raises(UsageError, match="closed"):
         store.add(trial(1))
     assert store.trials() == [trial(0)]
+
+
+def test_a_lock_that_is_a_link_is_refused_and_its_target_unharmed(tmp_path):
+    """A run folder from somebody else could point it at a file of ours."""
+    SQLite(tmp_path / "run.sqlite", create=True).close()
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (tmp_path / "run.sqlite.lock").unlink()
+    (tmp_path / "run.sqlite.lock").symlink_to(victim)
+    with pytest.raises(UsageError):
+        SQLite(tmp_path / "run.sqlite", create=False)
+    assert victim.read_text() == "precious"

@@ -111,6 +111,12 @@ def test_two_names_of_one_tensor_become_two_tensors():
     assert torch.equal(state["b"], torch.zeros(3))
 
 
+def test_unpacked_tensors_can_be_written_to_and_leave_the_bytes_alone():
+    data = pack(torch.arange(4.0))
+    unpack(data).add_(1)
+    assert torch.equal(unpack(data), torch.arange(4.0))
+
+
 def test_views_are_kept_as_they_look():
     z = torch.tensor([1 + 2j, 3 - 1j])
     state = unpack(pack([z.conj(), z.conj().imag, torch.arange(6.0).expand(2, 6).T]))

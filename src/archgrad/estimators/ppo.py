@@ -49,7 +49,8 @@ class PPO:
         objective = objective - self.entropy * entropy_term(entropy, log_prob)
         gradient = torch.autograd.grad(objective.sum(), list(policy.parameters()))
         outside = ((ratio - 1).abs() > self.clip).float().mean()
-        return Estimate(gradient, {"entropy": float(entropy.detach().mean()), "clipped": float(outside)})
+        diagnostics = {"entropy": float(entropy.detach().mean()), "clipped": float(outside)}
+        return Estimate(gradient, diagnostics, 1 / spread(values).squeeze(-1))
 
     def state_dict(self) -> dict[str, Any]:
         return {}

@@ -66,7 +66,8 @@ class ScoreFunction:
             objective = objective - self.entropy * entropy_term(entropy, log_prob)
         gradient = torch.autograd.grad(objective.sum(), list(policy.parameters()))
         self._update(values)
-        return Estimate(gradient, {"entropy": float(entropy.detach().mean())})
+        scale = 1 / spread(values.detach()).squeeze(-1) if self.standardise else None
+        return Estimate(gradient, {"entropy": float(entropy.detach().mean())}, scale)
 
     def advantage(self, values: Tensor) -> Tensor:
         """f_i - b_i, ``[*R, n]``, without a graph."""

@@ -6,7 +6,6 @@ and nobody else notices. Everything is decided in the driver's one thread, in ``
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import logging
 import multiprocessing
@@ -86,8 +85,6 @@ class Processes:
         self._context = multiprocessing.get_context("spawn")
         self._team: list[_Worker] = []
         self._stillborn = 0
-        # multiprocessing joins its processes at exit; ours wait for us. Registered later, so run earlier.
-        atexit.register(self.close)
 
     def run(self, jobs: Iterable[Job]) -> Generator[Trial, None, None]:
         """Yields each trial as it finishes. A job is taken from ``jobs`` when a worker is free to begin it and all
@@ -125,7 +122,6 @@ class Processes:
         """Kill all workers, busy or not; can be called twice."""
         for worker in list(self._team):
             self._dismiss(worker)
-        atexit.unregister(self.close)
 
     def __enter__(self) -> Self:
         return self
@@ -226,8 +222,8 @@ class _Worker:
 
     def __init__(self, context: SpawnContext, measure: bytes, memory: int | None) -> None:
         self.pipe, theirs = context.Pipe()
-        # Not a daemon: a measure may use a DataLoader with processes of its own.
-        self.process = context.Process(target=_serve, args=(theirs, measure, memory), name="archgrad-worker")
+        # A daemon: a driver that ends without close(), or was interrupted right here, does not wait for it for ever.
+        self.process = context.Process(target=_serve, args=(theirs, measure, memory), daemon=True)
         with theirs, _interrupts_held():
             self.process.start()
         self.started = False
@@ -299,6 +295,7 @@ def _serve(pipe: connection.Connection[Any, Any], measure: bytes, memory: int | 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform != "win32":
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    multiprocessing.current_process().daemon = False  # which may not have children, and a DataLoader has
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_follow, args=(parent.sentinel,), daemon=True).start()

@@ -2,5 +2,6 @@
 
 from archgrad.policies.autoregressive import Autoregressive
 from archgrad.policies.factorised import Factorised
+from archgrad.policies.prior import near
 
-__all__ = ["Autoregressive", "Factorised"]
+__all__ = ["Autoregressive", "Factorised", "near"]

@@ -15,8 +15,9 @@ class Autoregressive(nn.Module):
     """An LSTM that reads the choices so far and gives the next decision's logits.
 
     One layer of ``hidden`` units; every decision has its own embedding of its choices and its own output head, so
-    that choices of different decisions share nothing by accident. Embeddings and weights start in U(-.1, .1) (Zoph &
-    Le 2016), heads at zero, so the policy starts uniform; the forget gate's bias starts at 1.
+    that choices of different decisions share nothing by accident. Embeddings and weights start in U(-.1, .1), heads
+    at zero, so the policy starts uniform, or at ``prior`` (logits ``[D, K]``, see ``near``), which the heads' biases
+    then hold; the forget gate's bias starts at 1.
 
     runs: leading dimensions R of independent policies with their own weights, stepped together by batched products.
     Written as products rather than ``nn.LSTM`` for that reason.
@@ -27,6 +28,7 @@ class Autoregressive(nn.Module):
         space: Decisions,
         *,
         hidden: int = 32,
+        prior: Tensor | None = None,
         runs: tuple[int, ...] = (),
         generator: torch.Generator | None = None,
     ) -> None:
@@ -45,6 +47,8 @@ class Autoregressive(nn.Module):
             self.bias[..., H : 2 * H] = 1
         self.head = nn.Parameter(torch.zeros(*runs, D, H, K))
         self.head_bias = nn.Parameter(torch.zeros(*runs, D, 1, K))
+        if prior is not None:
+            self.head_bias.data += prior.unsqueeze(-2)
         self.mask: Tensor
         self.register_buffer("mask", space.mask.clone(), persistent=False)
 

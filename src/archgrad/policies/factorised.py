@@ -10,15 +10,18 @@ from archgrad.spaces.decisions import Decisions
 
 
 class Factorised(nn.Module):
-    """One categorical a decision, alpha = logits ``[*R, D, K]``, uniform at the start.
+    """One categorical a decision, alpha = logits ``[*R, D, K]``.
 
-    runs: leading dimensions R of independent policies that step together.
+    prior: the logits to start from, ``[D, K]`` (see ``near``); uniform if None. runs: leading dimensions R of
+    independent policies that step together.
     """
 
-    def __init__(self, space: Decisions, *, runs: tuple[int, ...] = ()) -> None:
+    def __init__(self, space: Decisions, *, prior: Tensor | None = None, runs: tuple[int, ...] = ()) -> None:
         super().__init__()
         self.space, self.runs = space, runs
         self.alpha = nn.Parameter(torch.zeros(*runs, space.D, space.K))
+        if prior is not None:
+            self.alpha.data += prior
         self.mask: Tensor
         self.register_buffer("mask", space.mask.clone(), persistent=False)
 

@@ -14,9 +14,10 @@ from rich.text import Text
 
 COLUMNS = ("", "valid loss", "test accuracy", "parameters", "MACs")
 _ROWS = (
-    ("best", "Best found"),
-    ("random_search", "Random search"),
-    ("default", "Default"),
+    ("best", "Handed over"),
+    ("found", "Search's best"),
+    ("random_search", "Random search's best"),
+    ("default", "Plain default"),
     ("random_mean", "Mean of random architectures"),
 )
 MISSING = "–"
@@ -61,9 +62,7 @@ def render_summary(summary: Mapping[str, Any]) -> RenderableType:
         parts.append(table)
     architecture = (summary.get("best") or {}).get("architecture") or {}
     if architecture:
-        parts.append(
-            Text("Best architecture: " + ", ".join(f"{name} = {choice}" for name, choice in architecture.items()))
-        )
+        parts.append(Text("Handed over: " + ", ".join(f"{name} = {choice}" for name, choice in architecture.items())))
     return Group(*parts)
 
 

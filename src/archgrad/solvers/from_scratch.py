@@ -43,7 +43,7 @@ class FromScratch:
     differentiable = 0
 
     def __init__(
-        self, space: ModelSpace, data: Data, *, batch_size: int = 64, lr: float = 3e-3, weight_decay: float = 1e-2
+        self, space: ModelSpace, data: Data, *, batch_size: int = 64, lr: float = 1e-2, weight_decay: float = 1e-2
     ) -> None:
         if batch_size < 2:
             raise UsageError(f"batch_size should be at least 2, as BatchNorm needs, got {batch_size}")
@@ -57,8 +57,8 @@ class FromScratch:
     def solve(self, architecture: Architecture, seed: int, fidelity: float) -> tuple[nn.Module, float]:
         """z*(h): the trained network, and the mean training loss of its last epoch (nats)."""
         network = self.fresh(architecture, seed)
-        # 1.2x on small images, 1.5x on larger ones; a no-op for tables
-        layout = torch.channels_last if len(self.data.input_shape) == 3 else torch.contiguous_format
+        # 1.2x on small images, 1.5x on larger ones; a user's own model may use view, which it would break
+        layout = torch.channels_last if self.space.channels_last else torch.contiguous_format
         network = network.to(memory_format=layout)  # type: ignore[call-overload]
         train = self.data.train
         a_batch = min(self.batch_size, len(train.y))
@@ -92,10 +92,12 @@ class FromScratch:
         metrics.update(self.space.sizes(architecture))
         if save is not None:
             path = Path(save)
+            # cloned, as tied weights share memory, which safetensors refuses
+            weights = {k: v.detach().clone().contiguous() for k, v in network.state_dict().items()}
             partial = path.with_name(f"{path.name}.{seed}.partial")
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                partial.write_bytes(safetensors.save({k: v.contiguous() for k, v in network.state_dict().items()}))
+                partial.write_bytes(safetensors.save(weights))
                 partial.replace(path)
             except OSError:  # a full disk, say: no fault of the architecture's, and a training can be made again
                 with contextlib.suppress(OSError):

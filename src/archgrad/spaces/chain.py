@@ -74,7 +74,7 @@ class Chain(nn.Module):
 
 
 def chain(input_shape: Sequence[int], classes: int, *, width: int = 16, layers: int = 20) -> ModelSpace:
-    """D = ``layers``, K = 7: the kind of every layer of a convolutional chain; 7^20 = 8.0e16 by default.
+    """A convolutional chain, the kind of every layer chosen: D = ``layers``, K = 7, 7^20 = 8.0e16 by default.
 
     input_shape: (C, H, W). Images up to 16 pixels keep their size in the stem and have 2 stages, larger ones are
     halved by the stem and have 3; a stage is ``layers / stages`` decisions. Counted with skips contracted the
@@ -91,9 +91,7 @@ def chain(input_shape: Sequence[int], classes: int, *, width: int = 16, layers: 
     per_stage = [layers // stages + (s < layers % stages) for s in range(stages)]
     model = Chain(input_shape, classes, width, per_stage, stride=1 if stages == 2 else 2)
     default = tuple("conv3x3" if i < 2 else "skip" for n in per_stage for i in range(n))
-    return space_of(
-        model,
-        example=torch.rand(2, *input_shape, generator=torch.Generator().manual_seed(0)),
-        default=default,
-        name="chain",
-    )
+    example = torch.rand(2, *input_shape, generator=torch.Generator().manual_seed(0))
+    space = space_of(model, example=example, default=default, name="chain")
+    space.channels_last = True
+    return space

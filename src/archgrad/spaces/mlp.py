@@ -57,7 +57,7 @@ class MLP(nn.Module):
 
 
 def mlp(input_shape: Sequence[int], classes: int, *, width: int = 64, layers: int = 8) -> ModelSpace:
-    """D = ``layers``, K = 7: the kind of every hidden layer; 7^8 = 5.8e6 by default.
+    """A fully connected network, the kind of every hidden layer chosen: D = ``layers``, K = 7, 7^8 = 5.8e6 by default.
 
     input_shape: (F,), or (C, H, W), which is flattened. Default: two hidden ReLU layers, the plain network that one
     writes by hand.

@@ -35,6 +35,8 @@ class ModelSpace(Decisions):
         self.name = name or type(model).__name__
         self.default = default or tuple(d.options[0] for d in self.decisions)
         self.encode([self.default])  # a default that is no architecture is refused here, not after a search
+        self.given = default is not None  # somebody wrote the default down; else it is just the first options
+        self.channels_last = False  # whether the networks run in that memory format too
         self._sizes: dict[Architecture, dict[str, float]] = {}
 
     def chosen(self, architecture: Architecture | Mapping[str, str]) -> Architecture:
@@ -123,7 +125,7 @@ def space_of(
         factory, model = model, made(model, 0)
     space = ModelSpace(model, factory=factory, example=example, name=name)
     if default is not None:
-        space.default = space.chosen(default)
+        space.default, space.given = space.chosen(default), True
     return space
 
 

@@ -28,15 +28,17 @@ def select(model: nn.Module, chosen: Mapping[str, int]) -> nn.Module:
 
 
 def reset(network: nn.Module, seed: int) -> None:
-    """Fresh weights in place, a function of ``seed`` alone. UsageError names a module that cannot do it."""
+    """Fresh weights in place, a function of ``seed`` alone; frozen ones stay. UsageError names a module that cannot."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for name, module in network.named_modules():
-            owns = any(True for _ in module.parameters(recurse=False)) or any(True for _ in module.buffers(False))
+            own = list(module.parameters(recurse=False))
+            if own and not any(p.requires_grad for p in own):
+                continue  # frozen: a backbone that was trained before
             fresh = getattr(module, "reset_parameters", None) or getattr(module, "_reset_parameters", None)
             if callable(fresh):
                 fresh()
-            elif owns and any(True for _ in module.parameters(recurse=False)):
+            elif own:
                 raise UsageError(
                     f"every module with parameters should have reset_parameters, but {name or 'the model'!r} "
                     f"({type(module).__name__}) has none; add one, or give space_of a function that makes the model"

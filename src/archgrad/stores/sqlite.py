@@ -209,7 +209,9 @@ class SQLite:
 def _lock(path: Path) -> int:
     """The run's lock, held while the returned descriptor is open. The file stays: removing it would race."""
     try:
-        lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o644)
+        lock = os.open(
+            f"{path}.lock", os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0), 0o644
+        )
     except OSError as error:
         raise UsageError(
             f"{path} should be in a folder that can be written to, got {error.strerror}; choose another folder"
