@@ -180,6 +180,20 @@ def test_the_same_network_from_both_searches_is_said_and_is_the_searchs():
     assert verdict(outcome)[0] == "The search and a random search of as many trials chose the same network."
 
 
+def test_who_missed_a_seed_does_not_win_on_its_lucky_ones():
+    rows = finals({"linear skip": [0.3, 0.3, 0.3], "skip skip": [0.31, 0.31, 0.31]})
+    rows += [trial(500, "final", "tanh skip", 0.1, seed=0), trial(501, "final", "tanh skip", 0, seed=1, error="broke")]
+    outcome = contest(PROBLEM, CHOSEN, rows)
+    assert outcome.best["found"] == ("linear", "skip")
+
+
+def test_the_default_under_another_name_is_no_finalist():
+    space = space_of(torch.nn.Sequential(layer("a"), layer("b")), example=torch.rand(2, 3), default=("tanh", "skip"))
+    problem = Problem(space, Separable(space, torch.zeros(2, 3)), ValidLoss())
+    trials = [trial(1, "search", "skip tanh", 0.1), trial(2, "search", "linear skip", 0.2)]
+    assert finalists(problem, space, trials, few=2, mean=1, seed=0).found == (("linear", "skip"),)
+
+
 def test_failed_trainings_leave_the_rest_comparable():
     rows = [
         *finals({"tanh skip": [0.1, 0.2, 0.3], "skip skip": [0.2, 0.3, 0.4]}),
@@ -210,7 +224,9 @@ def test_outcomes(mean, half, outcome):
 
 def test_nothing_found_is_said():
     outcome = Contest({"default": ("skip", "skip")}, {"default": {0: 0.3}}, "default", ())
-    assert verdict(outcome)[0] == "The search found nothing that could be trained fully."
+    assert verdict(outcome)[0] == (
+        "The search proposed nothing beside the plain default, or nothing that could be trained fully."
+    )
 
 
 def test_one_training_each_tells_nothing():

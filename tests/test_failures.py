@@ -143,3 +143,20 @@ def test_failures_that_a_success_interrupts_are_not_in_a_row():
         streak.heard(trial(error))
     with pytest.raises(Failing, match="the last"):
         streak.heard(trial("the last"))
+
+
+def test_finalists_that_cannot_be_trained_are_said_to_be_that(data, monkeypatch):
+    """Full trainings alone fail: the sentence is not about five in a row, of which there are not that many."""
+    solve = archgrad.FromScratch.solve
+
+    def short_only(self, architecture, seed, fidelity):
+        if fidelity > 1:
+            raise ArithmeticError("too long")
+        return solve(self, architecture, seed, fidelity)
+
+    monkeypatch.setattr(archgrad.FromScratch, "solve", short_only)
+    few = FEW | {"epochs": 2, "seeds": 1}
+    result = archgrad.search(data, model(fine=2), UNIFORM, out="run", workers=0, trials=5, **few)
+    assert result.status is Status.UNTRAINED
+    assert "None of the finalists could be trained fully" in result.summary["verdict"][0]
+    assert "The last failure: ArithmeticError: too long" in result.summary["verdict"]

@@ -26,7 +26,7 @@ from archgrad.run import begin
 from archgrad.run import resume as go_on
 from archgrad.settings import Settings, seconds
 from archgrad.solvers.from_scratch import Normalise
-from archgrad.spaces.model import ModelSpace
+from archgrad.spaces.model import ModelSpace, space_of
 from archgrad.stores import SQLite
 from archgrad.watch import Watcher
 
@@ -145,7 +145,11 @@ def fresh_folder(data: str) -> Path:
 
 
 def export(
-    run: str | Path, out: str | Path | None = None, *, space: ModelSpace | None = None, allow_import: bool = False
+    run: str | Path,
+    out: str | Path | None = None,
+    *,
+    space: ModelSpace | nn.Module | Callable[[], nn.Module] | None = None,
+    allow_import: bool = False,
 ) -> dict[str, Any]:
     """Write the chosen network's files again, into ``out`` or the run's own folder; ``{"folder", "files", "notes"}``.
 
@@ -158,7 +162,10 @@ def export(
         raise UsageError(f"{folder} searched a space from Python; give it again: export(run, space=...)")
     card, weights = read_card(folder), folder / "model.safetensors"
     shape, classes = tuple(card["input_shape"]), card["classes"]
-    space = space or space_named(settings.space, shape, len(classes), allow_import)
+    if space is None:
+        space = space_named(settings.space, shape, len(classes), allow_import)
+    elif not isinstance(space, ModelSpace):
+        space = space_of(space)
     if space.example is None:
         space = copy.copy(space)
         space.example = torch.zeros(2, *shape)

@@ -227,7 +227,7 @@ def _ended(result: Any, as_json: bool) -> int:
         print(f"Report: {Path(result.run) / 'report.html'}")
         if result.status is Status.INTERRUPTED:
             print(f"Go on: archgrad resume {result.run}")
-    return {Status.FINISHED: 0, Status.INTERRUPTED: INTERRUPTED, Status.FAILING: 1}[result.status]
+    return {Status.FINISHED: 0, Status.INTERRUPTED: INTERRUPTED}.get(result.status, 1)
 
 
 def _report(options: Namespace) -> int:

@@ -89,6 +89,9 @@ def contest(problem: Problem, chosen: Finalists, finals: Sequence[Trial]) -> Con
     for trial in finals:
         if trial.error is None:
             by.setdefault(trial.job.architecture, {})[trial.job.seed] = float(problem.objective([trial.metrics])[0])
+    # a mean over the seeds that happened to work is no mean over seeds: who missed one competes only if all did
+    most = max((len(values) for values in by.values()), default=0)
+    by = {a: values for a, values in by.items() if len(values) == most}
     best: dict[str, Architecture] = {}
     for group, architectures in chosen.groups().items():
         trained = [a for a in architectures if a in by]
@@ -141,7 +144,9 @@ def verdict(outcome: Contest) -> list[str]:
     sentences = []
     for other in ("random_search", "default"):
         if "found" not in outcome.values:
-            sentences.append("The search found nothing that could be trained fully.")
+            sentences.append(
+                "The search proposed nothing beside the plain default, or nothing that could be trained fully."
+            )
             break
         if other not in outcome.values:
             continue

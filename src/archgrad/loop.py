@@ -27,6 +27,10 @@ class Failing(Exception):  # noqa: N818 - a state the run ends in, not a program
     """IN_A_ROW evaluations in a row failed; the message is the last reason."""
 
 
+class Untrained(Exception):  # noqa: N818
+    """None of the finalists could be trained fully; the message is the last reason."""
+
+
 class Streak:
     """Failures one after the other, over all that a session evaluates: a batch may be shorter than IN_A_ROW."""
 

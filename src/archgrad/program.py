@@ -84,7 +84,7 @@ class Program:
                     self._input = entry["name"]
             self._calls = [(c["name"], _operator(c["call"]), c["args"], c["kwargs"]) for c in program["calls"]]
             self._output: str = program["output"]
-        except (KeyError, TypeError, AttributeError) as error:
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
             raise UsageError(f"the program and its weights should belong together, got {error!r}; copy both") from error
 
     @torch.no_grad()

@@ -22,7 +22,7 @@ from archgrad.ending import Contest, contest, final_jobs, finalists
 from archgrad.errors import UsageError, writing
 from archgrad.executors import Inline, Processes
 from archgrad.handover import hand_over
-from archgrad.loop import Failing, Streak, evaluate, loop, stream, training_seed
+from archgrad.loop import Failing, Streak, Untrained, evaluate, loop, stream, training_seed
 from archgrad.parts import Parts
 from archgrad.plan import affordable
 from archgrad.problem import Measure
@@ -68,7 +68,7 @@ def begin(parts: Parts, folder: Path, watcher: Watcher | None = None) -> Result:
 def resume(parts: Parts, folder: Path, watcher: Watcher | None = None, *, start: float | None = None) -> Result:
     """Go on with the run in ``folder``, however it ended; a finished one is only reported again.
 
-    start: when this session began, ``time.monotonic()``. UsageError if the parts are not those it began with.
+    start: when this command began, ``time.monotonic()``. UsageError if the parts are not those it began with.
     """
     start = time.monotonic() if start is None else start
     with contextlib.closing(SQLite(folder / "run.sqlite", create=False, durable=parts.settings.durable)) as store:
@@ -112,6 +112,8 @@ def _run(parts: Parts, folder: Path, store: SQLite, watcher: Watcher, start: flo
         status = Status.INTERRUPTED
     except Failing as failing:
         status, failure = Status.FAILING, str(failing)
+    except Untrained as untrained:
+        status, failure = Status.UNTRAINED, str(untrained)
     finally:
         store.set_meta("seconds", used())
         torch.set_num_threads(threads)
@@ -198,7 +200,7 @@ def _evaluate_all(parts: Parts, executor: Executor, store: SQLite, watcher: Watc
     finals = run("full training", final_jobs(chosen, first=1 + 2 * n, epochs=s.epochs, seeds=s.seeds, seed=s.seed))
     outcome = contest(parts.problem, chosen, finals)
     if outcome is None:
-        raise Failing(next(t.error for t in reversed(finals) if t.error is not None))
+        raise Untrained(next(t.error for t in reversed(finals) if t.error is not None))
     return outcome
 
 
