@@ -439,3 +439,23 @@ def test_damaged_folders_are_a_sentence(
         (folder / file).write_text(content)
     with pytest.raises(UsageError, match=message):
         predict(folder, folder / "x.npy")
+
+
+@pytest.mark.parametrize(
+    ("call", "args"),
+    [
+        ("operator.getitem", [[1, 2], 5]),
+        ("operator.floordiv", [1, 0]),
+        ("operator.mul", [["a"], 10**15]),
+        ("aten.relu.default", [[1.0]]),
+    ],
+)
+def test_a_program_that_fails_while_it_runs_is_a_sentence(
+    handed: tuple[Path, dict[str, Any]], tmp_path: Path, call: str, args: list[Any]
+) -> None:
+    folder = copied(handed[0], tmp_path)
+    program = json.loads((folder / "program.json").read_text())
+    program["calls"].insert(0, {"name": "odd", "call": call, "args": args, "kwargs": {}})
+    (folder / "program.json").write_text(json.dumps(program))
+    with pytest.raises(UsageError, match="should fit the input shape"):
+        predict(folder, folder / "x.npy")
