@@ -17,6 +17,7 @@ class Additive:
     """
 
     differentiates, epochs = 0, 1  # needs values of f only; one step a batch
+    independent, learns = True, False  # c has a closed form for independent decisions; nothing is kept for later
 
     def __init__(self, samples: int = 10) -> None:
         self.samples = samples

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from archgrad.errors import UsageError
 from archgrad.objectives import LossPlusCost, ValidLoss, WeightedProduct, additive_cost
+from archgrad.pairing import check_pairing
 from archgrad.problem import Problem
 from archgrad.protocols import Objective
 from archgrad.recipes import RECIPES, Recipe
@@ -69,12 +70,10 @@ def parts_of(
     if not isinstance(made_recipe, Recipe):
         raise UsageError(f"a recipe function should return a Recipe, got {type(made_recipe).__name__}")
     solver = FromScratch(made_space, loaded)
-    if made_recipe.estimator.differentiates > solver.differentiable:
-        raise UsageError(
-            f"{type(made_recipe.estimator).__name__} differentiates f with respect to h, but FromScratch returns "
-            "values only; use ScoreFunction or PPO"
-        )
-    problem = Problem(made_space, solver, _objective(settings.objective, made_space))
+    objective = _objective(settings.objective, made_space)
+    differentiable = min(solver.differentiable, objective.differentiable)
+    check_pairing(made_recipe.policy, made_recipe.estimator, differentiable, "FromScratch")
+    problem = Problem(made_space, solver, objective)
     return Parts(settings, loaded, made_space, solver, problem, made_recipe)
 
 

@@ -48,16 +48,30 @@ class Space(Protocol):
         """Equal for architectures that are the same network."""
 
 
+Row = Callable[[Tensor, Tensor], Tensor]
+"""How one decision is relaxed: log p and Gumbel noise, ``[..., K]`` each, to a point on the simplex."""
+
+
 class Policy(Protocol):
     """p_alpha, an ``nn.Module`` whose parameters are alpha. ``policies/``"""
 
+    independent: bool
+    """Whether a decision's distribution is the same for every prefix."""
+
     @property
     def space(self) -> Space: ...
+
+    @property
+    def runs(self) -> tuple[int, ...]:
+        """R: leading dimensions of independent policies in one."""
 
     def parameters(self) -> Iterator[nn.Parameter]: ...
 
     def conditionals(self, h: Tensor) -> Tensor:
         """log p(h_d = k | h_<d): ``[*R, n, D, K] -> [*R, n, D, K]``, -inf at choices that do not exist."""
+
+    def score(self, h: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
+        """d/dalpha sum_i weights_i log p(h_i), a tensor a parameter; weights ``[*R, n]``. No graph."""
 
     def log_prob(self, h: Tensor) -> Tensor:
         """``[*R, n, D, K] -> [*R, n]``, over active decisions only."""
@@ -66,7 +80,18 @@ class Policy(Protocol):
         """``[*R, n]``: entropies of the active conditionals, summed; averages to the policy's entropy over h ~ p."""
 
     def sample(self, n: int, generator: torch.Generator | None = None, *, noise: Tensor | None = None) -> Tensor:
-        """n vertices ``[*R, n, D, K]``. ``noise``: uniforms in (0, 1) of that shape, drawn here when absent."""
+        """n vertices ``[*R, n, D, K]``. ``noise``: uniforms in (0, 1) of that shape, drawn here when absent.
+
+        The choice of a decision is the argmax of ``conditionals(h) + gumbel(noise)`` (choices that do not exist and
+        inactive decisions aside): relaxations of the same noise are relaxations of the same sample.
+        """
+
+    def relax(self, noise: Tensor, row: Row) -> Tensor:
+        """Relaxed architectures ``[*R, n, D, K]``, differentiable in alpha: ``row`` at every decision, fed forward.
+
+        row: log p ``[..., K]`` and Gumbel noise ``[..., K]`` to a point on the simplex ``[..., K]``. An
+        autoregressive policy reads the rows made so far as its prefix. An inactive decision leans to its first choice.
+        """
 
     def mode(self) -> Tensor:
         """The (greedily) most probable architecture, ``[*R, 1, D, K]``."""
@@ -79,19 +104,27 @@ class Policy(Protocol):
 class Estimator(Protocol):
     """d/dalpha E[f]. ``estimators/``
 
-    differentiates: how often f is differentiated in h (0: values only).
-    samples: architectures a proposal. epochs: gradient steps made from one batch.
+    differentiates: how often f is differentiated in h (0: values only). independent: whether it asks for a policy of
+    independent decisions. samples: architectures drawn a proposal; f may be wanted at more points than these.
+    epochs: gradient steps made from one batch. learns: whether ``gradient`` also trains something that later
+    estimates use (a control variate, a surrogate, a baseline); set it to False and the estimator stays as it is.
     """
 
     differentiates: int
+    independent: bool
     samples: int
     epochs: int
+    learns: bool
 
     def propose(self, policy: Policy, generator: torch.Generator) -> Batch:
-        """The points where f is wanted."""
+        """The points where f is wanted, without a graph."""
 
     def gradient(self, policy: Policy, batch: Batch, values: Tensor) -> Estimate:
-        """~ dJ/dalpha at the *present* alpha from ``values [*R, n]``; alpha itself is not touched."""
+        """~ dJ/dalpha at the *present* alpha from ``values [*R, n]``; alpha itself is not touched.
+
+        Where ``differentiates`` > 0, ``batch.h`` is a leaf that requires grad and ``values`` has a graph to it (see
+        ``pairing.valued``): the estimator takes the slope df/dh there and chains it with dh/dalpha itself.
+        """
 
     def state_dict(self) -> dict[str, Any]: ...
 

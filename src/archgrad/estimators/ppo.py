@@ -24,6 +24,8 @@ class PPO:
     """
 
     differentiates = 0
+    independent = False
+    learns = False
 
     def __init__(self, samples: int = 20, *, clip: float = 0.2, epochs: int = 4, entropy: float = 0.03) -> None:
         if samples < 2:

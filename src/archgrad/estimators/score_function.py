@@ -29,6 +29,7 @@ class ScoreFunction:
     """
 
     differentiates = 0
+    independent = False
     epochs = 1
 
     def __init__(
@@ -52,19 +53,21 @@ class ScoreFunction:
             raise UsageError(f"decay should be in [0, 1), got {decay}; 0.9 is usual")
         self.samples, self.baseline, self.decay = samples, baseline, decay
         self.standardise, self.entropy = standardise, entropy
+        self.learns = baseline == "moving-average"
         self.average: Tensor | None = None
 
     def propose(self, policy: Policy, generator: torch.Generator) -> Batch:
         return Batch(policy.sample(self.samples, generator))
 
     def gradient(self, policy: Policy, batch: Batch, values: Tensor) -> Estimate:
-        advantage = self.advantage(values)
-        log_prob = policy.log_prob(batch.h)
-        entropy = policy.entropy(batch.h)
-        objective = (advantage * log_prob).mean(-1)
+        gradient = policy.score(batch.h, self.advantage(values) / len(batch))
         if self.entropy:
-            objective = objective - self.entropy * entropy_term(entropy, log_prob)
-        gradient = torch.autograd.grad(objective.sum(), list(policy.parameters()))
+            log_prob, entropy = policy.log_prob(batch.h), policy.entropy(batch.h)
+            bonus = torch.autograd.grad(entropy_term(entropy, log_prob).sum(), list(policy.parameters()))
+            gradient = tuple(g - self.entropy * e for g, e in zip(gradient, bonus, strict=True))
+        else:
+            with torch.no_grad():
+                entropy = policy.entropy(batch.h)
         self._update(values)
         scale = 1 / spread(values.detach()).squeeze(-1) if self.standardise else None
         return Estimate(gradient, {"entropy": float(entropy.detach().mean())}, scale)
@@ -81,7 +84,7 @@ class ScoreFunction:
         return advantage / spread(values) if self.standardise else advantage
 
     def _update(self, values: Tensor) -> None:
-        if self.baseline == "moving-average":
+        if self.learns:
             mean = values.detach().mean(-1)
             self.average = mean if self.average is None else self.decay * self.average + (1 - self.decay) * mean
 

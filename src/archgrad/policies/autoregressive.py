@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from archgrad.policies.sequence import active_sum, entropy, gumbel
+from archgrad.protocols import Row
 from archgrad.spaces.decisions import Decisions
 
 
@@ -22,6 +23,8 @@ class Autoregressive(nn.Module):
     runs: leading dimensions R of independent policies with their own weights, stepped together by batched products.
     Written as products rather than ``nn.LSTM`` for that reason.
     """
+
+    independent = False
 
     def __init__(
         self,
@@ -83,6 +86,10 @@ class Autoregressive(nn.Module):
         """``[*R, n, D, K] -> [*R, n]``, over active decisions."""
         return active_sum(self.space, h, self.conditionals(h))
 
+    def score(self, h: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
+        """d/dalpha sum_i weights_i log p(h_i), by backpropagation."""
+        return torch.autograd.grad((weights.detach() * self.log_prob(h)).sum(), list(self.parameters()))
+
     def entropy(self, h: Tensor) -> Tensor:
         """``[*R, n]``: active conditional entropies along h, summed."""
         return entropy(self.space, h, self.conditionals(h))
@@ -98,6 +105,19 @@ class Autoregressive(nn.Module):
     def mode(self) -> Tensor:
         """Greedy, decision by decision: ``[*R, 1, D, K]``."""
         return self._unroll(1, self.start.new_zeros(*self.runs, 1, self.space.D, self.space.K))
+
+    def relax(self, noise: Tensor, row: Row) -> Tensor:
+        """``[*R, n, D, K]``: ``row`` at every decision; later ones read the relaxed prefix."""
+        perturbation = gumbel(noise.to(self.start))
+        x, state, memory = self._start(noise.shape[-3])
+        rows: list[Tensor] = []
+        for d in range(self.space.D):
+            state, memory = self._cell(x, state, memory)
+            rows.append(row(self._log_p(d, state), perturbation[..., d, :]))
+            if self.space.decisions[d].when:
+                rows[d] = self.space.blend_site(rows, d)
+            x = torch.einsum("...nk,...kh->...nh", rows[d], self.embedding[..., d, :, :])
+        return torch.stack(rows, -2)
 
     def _unroll(self, n: int, perturbation: Tensor) -> Tensor:
         K = self.space.K

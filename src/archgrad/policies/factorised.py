@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from archgrad.policies.sequence import active_sum, entropy, gumbel
+from archgrad.protocols import Row
 from archgrad.spaces.decisions import Decisions
 
 
@@ -15,6 +16,8 @@ class Factorised(nn.Module):
     prior: the logits to start from, ``[D, K]`` (see ``near``); uniform if None. runs: leading dimensions R of
     independent policies that step together.
     """
+
+    independent = True
 
     def __init__(self, space: Decisions, *, prior: Tensor | None = None, runs: tuple[int, ...] = ()) -> None:
         super().__init__()
@@ -41,6 +44,13 @@ class Factorised(nn.Module):
         """``[*R, n, D, K] -> [*R, n]``, over active decisions."""
         return active_sum(self.space, h, self.conditionals(h))
 
+    @torch.no_grad()
+    def score(self, h: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
+        """sum_i weights_i (h_i - p) over active decisions: the closed form, without autograd's overhead."""
+        weighted = weights.unsqueeze(-1) * self.space.active(h) if self.space.conditional else weights.unsqueeze(-1)
+        total = weighted.sum(-2).unsqueeze(-1)
+        return ((weighted.unsqueeze(-1) * h).sum(-3) - total * self.marginals(),)
+
     def entropy(self, h: Tensor) -> Tensor:
         """``[*R, n]``, over active decisions."""
         return entropy(self.space, h, self.conditionals(h))
@@ -52,6 +62,11 @@ class Factorised(nn.Module):
             noise = torch.rand(*self.runs, n, self.space.D, self.space.K, generator=generator)
         best = (self.log_probabilities().unsqueeze(-3) + gumbel(noise.to(self.alpha))).argmax(-1)
         return self.space.canonical(nn.functional.one_hot(best, self.space.K).to(self.alpha.dtype))
+
+    def relax(self, noise: Tensor, row: Row) -> Tensor:
+        """``[*R, n, D, K]``: ``row`` at every decision."""
+        log_p = self.log_probabilities().unsqueeze(-3).expand(noise.shape)
+        return self.space.blend(row(log_p, gumbel(noise.to(self.alpha))))
 
     @torch.no_grad()
     def mode(self) -> Tensor:

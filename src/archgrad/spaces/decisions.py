@@ -132,6 +132,36 @@ class Decisions:
         h[..., d, :] = torch.where(on, h[..., d, :], first)
         return h
 
+    def blend_site(self, rows: Sequence[Tensor], d: int) -> Tensor:
+        """Relaxed row d ``[*R, n, K]`` drawn to its first choice as far as the earlier ``rows`` switch it off.
+
+        ``canonical_site`` at vertices, and smooth in between.
+        """
+        on = rows[d].new_zeros(rows[d].shape[:-1])
+        for parent, option in self.decisions[d].when:
+            on = on + rows[parent][..., option] * self._on(rows, parent)
+        on = on.clamp(max=1).unsqueeze(-1)
+        first = torch.zeros_like(rows[d])
+        first[..., 0] = 1
+        return on * rows[d] + (1 - on) * first
+
+    def _on(self, rows: Sequence[Tensor], d: int) -> Tensor:
+        """How active decision d is, ``[*R, n]``."""
+        if not self.decisions[d].when:
+            return rows[d].new_ones(rows[d].shape[:-1])
+        parts = [rows[p][..., k] * self._on(rows, p) for p, k in self.decisions[d].when]
+        return torch.stack(parts).sum(0).clamp(max=1)
+
+    def blend(self, h: Tensor) -> Tensor:
+        """``blend_site`` at every decision: ``canonical`` at vertices, and smooth in between."""
+        if not self.conditional:
+            return h
+        rows = list(h.unbind(-2))
+        for d in range(self.D):
+            if self.decisions[d].when:
+                rows[d] = self.blend_site(rows, d)
+        return torch.stack(rows, -2)
+
     def encode(self, architectures: Sequence[Architecture]) -> Tensor:
         """Names to vertices ``[n, D, K]``, float32. UsageError where a name is unknown."""
         h = torch.zeros(len(architectures), self.D, self.K)
