@@ -52,7 +52,7 @@ class Reuse:
 
     def gradient(self, policy: Policy, batch: Batch, values: Tensor) -> Estimate:
         newest = {"h": batch.h.detach(), "log_prob": batch.memo["log_prob"], "values": values.detach()}
-        pool = [newest, *self.past[: self.memory - 1]]  # the newest first, so that a pool is a beginning of it
+        pool = [newest, *self.past]  # the newest first, so that a pool is a beginning of it
         with torch.no_grad():
             h = _joined(policy, pool, "h", 2)
             f = _joined(policy, pool, "values", 0)
