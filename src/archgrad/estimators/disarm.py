@@ -73,7 +73,8 @@ class DisARM:
             half = (values[..., ::2] - values[..., 1::2]) / 2
             weight = weight * half.repeat_interleave(2, -1)[..., None, None]
         total = (weight * eta).sum() / half.shape[-1]
-        return Estimate(torch.autograd.grad(total, list(policy.parameters())))
+        parameters = list(policy.parameters())
+        return Estimate(torch.autograd.grad(total, parameters, allow_unused=True, materialize_grads=True))
 
     def state_dict(self) -> dict[str, Any]:
         return {}

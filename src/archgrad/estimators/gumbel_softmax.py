@@ -22,8 +22,8 @@ class GumbelSoftmax:
     Jang et al. (2017), Maddison et al. (2017); SNAS, Xie et al. (2019), is this on a supernet. ``samples`` evaluations
     of f and their slopes, inside the simplex. Any policy; an autoregressive one reads the relaxed prefix.
 
-    The exact gradient of E[f(relaxed sample)], which is not E[f(sample)]: biased for every t > 0 and for every f that
-    is not constant, affine ones included, as the relaxed sample's mean is not p. The bias goes to 0 with t and the
+    The exact gradient of E[f(relaxed sample)], which is not E[f(sample)]: biased for every t > 0, for an affine f
+    too, as the relaxed sample's mean is not p. The bias goes to 0 as t does (as t^2 where f is affine) and the
     variance to infinity.
 
     temperature: t, or a schedule, a function of the number of updates so far (``annealed``). A schedule counts calls

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from archgrad.estimators.gumbel import check_temperature
-from archgrad.estimators.pathwise import chained, check_samples, without_noise
+from archgrad.estimators.pathwise import chained, check_samples, uniforms
 from archgrad.estimators.straight_through import straight
 from archgrad.protocols import Policy
 from archgrad.records import Batch, Estimate
@@ -24,8 +24,8 @@ class ReinMax:
     uses one end.
 
     ``samples`` evaluations of f and its slopes, at architectures only. Any policy. Biased; exact in expectation at
-    t = 1 where f is quadratic in each decision with the others held, and the decisions are independent and all active.
-    A larger t trades bias for variance.
+    t = 1 where decisions are independent and f is quadratic in each with the others held (where a decision may be
+    switched off by one that may not: where f is a sum of such, one a decision). A larger t trades bias for variance.
     """
 
     differentiates = 1
@@ -39,7 +39,8 @@ class ReinMax:
         self.samples, self.temperature = samples, temperature
 
     def propose(self, policy: Policy, generator: torch.Generator) -> Batch:
-        return Batch(policy.sample(self.samples, generator))
+        noise = uniforms(policy, self.samples, generator)
+        return Batch(policy.sample(self.samples, noise=noise), {"noise": noise})
 
     def gradient(self, policy: Policy, batch: Batch, values: Tensor) -> Estimate:
         def soft(log_p: Tensor, g: Tensor, b: Tensor) -> Tensor:
@@ -48,7 +49,7 @@ class ReinMax:
             p, tempered = log_p.detach().exp(), (log_p.detach() / self.temperature).softmax(-1)
             return 2 * tangent((b + tempered) / 2, logits) - tangent(p, logits) / 2
 
-        points = policy.relax(without_noise(policy, len(batch)), straight(batch.h.detach(), soft))
+        points = policy.relax(batch.memo["noise"], straight(policy, batch, soft))
         return Estimate(chained(policy, batch, values, points))
 
     def state_dict(self) -> dict[str, Any]:

@@ -17,8 +17,9 @@ class Softmax:
     """d/dalpha f(E[h]) in place of d/dalpha E[f(h)]: <df/dh at the mean, d mean / dalpha>.
 
     The relaxation of DARTS, Liu et al. (2019). One evaluation of f and one slope, between the architectures: f should
-    make sense there. No noise. Biased, except where f is affine in each decision with the others held (the multilinear
-    extension of a table is) and the decisions are independent and all active: then f at the mean is the mean of f.
+    make sense there. No noise. Biased, except where decisions are independent and f is affine in each with the others
+    held, as the multilinear extension of a table is: then f at the mean is the mean of f. (Where a decision may be
+    switched off by one that may not: where f is a sum over decisions.)
 
     Under an autoregressive policy the "mean" is the mean field: each decision's probabilities, fed forward as the next
     one's prefix. A decision that may be switched off is drawn to its first choice by the chance of that.

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from archgrad.estimators.gumbel import check_temperature, relaxed
 from archgrad.estimators.pathwise import chained, check_samples, uniforms
@@ -24,9 +25,10 @@ class StraightThrough:
     ``samples`` evaluations of f, at architectures only, but the slope is wanted there, which on a supernet asks all
     K options. Any policy; an autoregressive one reads the hard prefix forward and the soft one backward.
 
-    Biased. Without gumbel and at t = 1 the expectation is exact where f is affine in each decision with the others
-    held, and the decisions are independent and all active. With gumbel it is not, even there: it then equals
-    GumbelSoftmax's for an f that is affine in h, sample by sample.
+    Biased. Without gumbel and at t = 1 the expectation is exact where decisions are independent and f is affine in
+    each with the others held (where a decision may be switched off by one that may not: where f is a sum over
+    decisions). With gumbel it is not exact even there: for a linear f of independent decisions it equals
+    GumbelSoftmax, sample by sample.
     """
 
     differentiates = 1
@@ -48,7 +50,7 @@ class StraightThrough:
             del b
             return relaxed(log_p + g if self.gumbel else log_p, self.temperature)
 
-        points = policy.relax(batch.memo["noise"], straight(batch.h.detach(), soft))
+        points = policy.relax(batch.memo["noise"], straight(policy, batch, soft))
         return Estimate(chained(policy, batch, values, points))
 
     def state_dict(self) -> dict[str, Any]:
@@ -58,16 +60,23 @@ class StraightThrough:
         del state  # between batches it remembers nothing
 
 
-def straight(h: Tensor, soft: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Row:
-    """A row whose value is h's and whose derivative is that of soft(log p, g, h's row).
+def straight(policy: Policy, batch: Batch, soft: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Row:
+    """A row whose value is the batch's sample b and whose derivative is that of soft(log p, g, b).
 
-    h's, rather than drawn again: when an answer comes late alpha has moved, and f was asked at h. A policy calls a row
-    once for all decisions ``[..., D, K]``, or once a decision in order ``[..., K]``.
+    b is read from the batch rather than drawn again: when an answer comes late alpha has moved, and f was asked there.
+    Only a decision that is switched off keeps the choice it was drawn with, which h does not show: what would happen
+    if it were on is part of its parent's derivative.
+
+    A policy calls a row once for all decisions ``[..., D, K]``, or once a decision in their order ``[..., K]``.
     """
-    sites = iter(h.unbind(-2))
+    h = batch.h.detach()
+    active = policy.space.active(h).unsqueeze(-1)
+    sites = zip(h.unbind(-2), active.unbind(-2), strict=True)
 
     def row(log_p: Tensor, g: Tensor) -> Tensor:
-        b = h if log_p.dim() == h.dim() else next(sites)
+        sample, on = (h, active) if log_p.dim() == h.dim() else next(sites)
+        drawn = one_hot((log_p + g).argmax(-1), h.shape[-1]).to(h)
+        b = torch.where(on > 0, sample, drawn)
         y = soft(log_p, g, b)
         return b + (y - y.detach())
 
