@@ -46,7 +46,7 @@ def three_choices(p):
         for s, ws in zip(*gauss(breaks, 2), strict=True):
             points.append([s * r, s * (1 - r), 1 - s])
             weights.append(2 * s * wr * ws)
-    return torch.tensor(points), torch.tensor(weights)
+    return torch.tensor(points, dtype=torch.float64), torch.tensor(weights, dtype=torch.float64)
 
 
 def mean(policy, f, pi, weights):

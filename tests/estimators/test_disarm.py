@@ -31,7 +31,7 @@ def cells(policy):
             ends = ends[torch.cat([torch.tensor([True]), ends.diff() > 1e-12])]
             columns.append(list(zip(((ends[1:] + ends[:-1]) / 2).tolist(), ends.diff().tolist(), strict=True)))
         columns.append([(0.5, 1.0)])  # a uniform that no coin uses
-    grid = torch.tensor(list(itertools.product(*columns))).double()  # [n, D K, 2]
+    grid = torch.tensor(list(itertools.product(*columns)), dtype=torch.float64)  # [n, D K, 2]
     return grid[..., 0].reshape(-1, space.D, space.K), grid[..., 1].prod(-1)
 
 

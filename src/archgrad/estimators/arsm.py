@@ -55,7 +55,7 @@ class ARSM:
         K = policy.space.K
         each = len(swaps(K))
         pi = batch.memo["pi"][..., ::each, :, :]
-        f = values.detach().unflatten(-1, (-1, each))[..., table(K)]  # [*R, n, K, K]
+        f = values.detach().reshape(*values.shape[:-1], -1, each)[..., table(K)]  # [*R, n, K, K]
         f = f - f.mean(-2, keepdim=True)
         slope = torch.einsum("...kj,...dj->...dk", f, 1 / K - pi).mean(-3)  # dJ/dphi, [*R, D, K]
         phi = policy.conditionals(batch.h[..., :1, :, :]).squeeze(-3)
