@@ -22,12 +22,6 @@ def chained(policy: Policy, batch: Batch, values: Tensor, points: Tensor) -> tup
     return torch.autograd.grad(total, parameters, allow_unused=True, materialize_grads=True)
 
 
-def uniforms(policy: Policy, n: int, generator: torch.Generator) -> Tensor:
-    """``[*R, n, D, K]`` in the policy's precision."""
-    shape = (*policy.runs, n, policy.space.D, policy.space.K)
-    return torch.rand(shape, generator=generator, dtype=next(policy.parameters()).dtype)
-
-
 def without_noise(policy: Policy, n: int) -> Tensor:
     """What ``policy.relax`` is given where the row does not look at it, ``[*R, n, D, K]``."""
     like = next(policy.parameters())
