@@ -105,7 +105,7 @@ def test_is_its_graph_in_one_piece(make):
         q = (hard + (log_p / t).softmax(-1)) / 2
         towards = (q.detach().log() - log_p.detach() + log_p).masked_fill(log_p == -torch.inf, -torch.inf).softmax(-1)
         soft = 2 * towards - log_p.softmax(-1) / 2
-        return hard + soft - soft.detach()
+        return hard + (soft - soft.detach())
 
     h = policy.relax(batch.memo["noise"], row)
     want = torch.autograd.grad(curved(h).mean(), list(policy.parameters()))

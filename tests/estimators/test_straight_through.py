@@ -34,7 +34,7 @@ def test_is_the_straight_through_graph_in_one_piece(make, gumbel):
     def row(log_p, g):
         hard = torch.nn.functional.one_hot((log_p + g).argmax(-1), log_p.shape[-1]).double()
         soft = ((log_p + g if gumbel else log_p) / t).softmax(-1)
-        return hard + soft - soft.detach()
+        return hard + (soft - soft.detach())
 
     h = policy.relax(batch.memo["noise"], row)
     assert torch.allclose(h, batch.h, atol=1e-12)

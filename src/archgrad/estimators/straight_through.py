@@ -79,6 +79,6 @@ def straight(policy: Policy, batch: Batch, soft: Callable[[Tensor, Tensor, Tenso
         drawn = one_hot((log_p + g).argmax(-1), h.shape[-1]).to(h)
         b = torch.where(on > 0, sample, drawn)
         y = soft(log_p, g, b)
-        return b + (y - y.detach())
+        return b + (y - y.detach())  # exactly b: one rounding above 1, and the clamp in a space's blend has no slope
 
     return row
