@@ -132,6 +132,34 @@ def test_with_two_choices_it_is_arm(target, logit, gradient, variance):
     assert w @ g**2 - (w @ g) ** 2 == pytest.approx(variance, rel=1e-3)
 
 
+def test_is_the_published_sum():
+    """Written out for one sample: three choices each, so that the mean over swaps is no constant."""
+    policy = scrambled(Factorised(plain_space(3, 3)).double())
+    batch = ARSM(1).propose(policy, torch.Generator().manual_seed(2))
+    (got,) = ARSM(1).gradient(policy, batch, curved(batch.h)).gradient
+    pi, phi = batch.memo["pi"][0], policy.alpha.detach()
+
+    def f(k, j):
+        swapped = pi.clone()
+        swapped[:, [k, j]] = pi[:, [j, k]]
+        z = (swapped.log() - phi).argmin(-1)
+        return curved(torch.nn.functional.one_hot(z, 3).double().unsqueeze(0))[0]
+
+    want = torch.zeros(2, 3).double()
+    for d, k, j in itertools.product(range(2), range(3), range(3)):
+        mean_f = sum(f(m, j) for m in range(3)) / 3
+        want[d, k] += (f(k, j) - mean_f) * (1 / 3 - pi[d, j])
+    assert torch.allclose(got, want, atol=1e-12)
+    assert len({float(v) for v in curved(batch.h)}) > 2
+
+
+def test_a_decision_without_a_choice_is_not_moved():
+    policy = scrambled(Factorised(plain_space(1, 3)).double())
+    (g,) = estimate(ARSM(2), policy, curved)
+    assert torch.allclose(g[0], torch.zeros(3).double(), atol=1e-12)
+    assert g[1].abs().min() > 1e-3
+
+
 def test_asks_f_once_as_it_is_and_once_a_swap():
     for k, points in ((2, 2), (3, 4), (5, 11)):
         policy = Factorised(plain_space(k, 2)).double()

@@ -5,7 +5,7 @@ import torch
 
 from archgrad import Factorised, UsageError
 from archgrad.estimators.gumbel_softmax import GumbelSoftmax
-from archgrad.estimators.straight_through import StraightThrough
+from archgrad.estimators.straight_through import StraightThrough, straight
 from archgrad.pairing import valued
 from archgrad.testing import exact_gradient, plain_space, relative_error
 from tests.estimators.known_noise import (
@@ -46,10 +46,13 @@ def test_is_the_straight_through_graph_in_one_piece(make, gumbel):
 
 
 @pytest.mark.parametrize("make", POLICIES.values(), ids=POLICIES)
-def test_f_is_asked_at_architectures_only(make):
+def test_the_sample_is_an_architecture_and_the_graph_has_exactly_its_value(make):
     policy = make()
-    h = StraightThrough(20).propose(policy, torch.Generator().manual_seed(0)).h
-    assert len(policy.space.decode(h.float())) == 20
+    batch = StraightThrough(50).propose(policy, torch.Generator().manual_seed(0))
+    assert len(policy.space.decode(batch.h.float())) == 50
+    points = policy.relax(batch.memo["noise"], straight(policy, batch, lambda log_p, g, b: (log_p + g).softmax(-1)))
+    assert torch.equal(points, batch.h)
+    assert points.requires_grad
 
 
 def mean_over_all_draws(estimator_of, policy, f):

@@ -56,8 +56,8 @@ class DisARM:
     def gradient(self, policy: Policy, batch: Batch, values: Tensor) -> Estimate:
         space, h = policy.space, batch.h
         left, right = (side.to(h) for side in tree(space.K))
-        eta, open_ = log_odds(policy.conditionals(h))
-        passed = (h @ (left + right).T) * space.active(h).unsqueeze(-1) * open_  # [*R, 2 n, D, nodes]
+        eta = log_odds(policy.conditionals(h))
+        passed = (h @ (left + right).T) * space.active(h).unsqueeze(-1)  # [*R, 2 n, D, nodes]
         side = h @ right.T
         with torch.no_grad():
             b, other = h[..., ::2, :, :], h[..., 1::2, :, :]
@@ -96,28 +96,23 @@ def tree(K: int) -> tuple[Tensor, Tensor]:
     return left, right
 
 
-def log_odds(log_p: Tensor) -> tuple[Tensor, Tensor]:
-    """eta of every node ``[..., K-1]`` from log p ``[..., K]``, and 1 where both sides have choices.
+def log_odds(log_p: Tensor) -> Tensor:
+    """eta of every node ``[..., K-1]`` from log p ``[..., K]``.
 
-    Elsewhere eta is huge or meaningless, but finite: a coin with one side still falls on it, and 0 times it is 0.
+    Huge but finite where a side has no choices that exist: the coin falls on the other one, sigmoid(eta) is exactly
+    what it shows, and the node's weight is 0, not NaN.
     """
-    exists = log_p > -torch.inf
     least = torch.finfo(log_p.dtype).min / 4
-    finite = log_p.masked_fill(~exists, least).unsqueeze(-2)
-    mass, found = [], []
-    for side in tree(log_p.shape[-1]):
-        side = side.to(log_p.device)
-        mass.append(finite.masked_fill(~side, least).logsumexp(-1))
-        found.append((exists.unsqueeze(-2) & side).any(-1))
-    return mass[1] - mass[0], (found[0] & found[1]).to(log_p)
+    finite = log_p.masked_fill(log_p == -torch.inf, least).unsqueeze(-2)
+    left, right = (finite.masked_fill(~side.to(log_p.device), least).logsumexp(-1) for side in tree(log_p.shape[-1]))
+    return right - left
 
 
 def toss(log_p: Tensor, g: Tensor) -> Tensor:
     """A choice ``[..., K]``: at every node right if u < sigmoid(eta), u the first K - 1 uniforms behind g."""
-    eta, _ = log_odds(log_p)
     u = torch.exp(-torch.exp(-g[..., :-1]))
-    u = u.clamp(torch.finfo(u.dtype).tiny, 1 - torch.finfo(u.dtype).eps / 2)  # a side without choices is never taken
-    goes_right = (u < eta.sigmoid()).unsqueeze(-1)
+    u = u.clamp(max=1 - torch.finfo(u.dtype).eps / 2)  # not rounded up to 1: a right side that is certain is taken
+    goes_right = (u < log_odds(log_p).sigmoid()).unsqueeze(-1)
     left, right = tree(log_p.shape[-1])
     return torch.where(goes_right, ~left, ~right).all(-2).to(log_p)
 
