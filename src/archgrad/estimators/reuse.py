@@ -23,10 +23,10 @@ class Reuse:
 
     Any policy; n new evaluations of f an estimate, no derivative. Biased for two reasons: a ratio of averages is off
     by about 1 / (effective sample size) of the gradient, and the old values have chosen the present alpha, which the
-    weights can not know (the luck that moved alpha is counted again). In exchange the
-    variance is that of a sample several times as large. Descending NAS-Bench-201 by SGD on the logits with 16 samples
-    and memory 8, the squared error was a tenth of leave-one-out's; the estimate fell short of the exact gradient by
-    3% at step length .1, 5 to 10% at 1, 10 to 20% at 3.
+    weights can not know (the luck that moved alpha is counted again). In exchange the variance is that of a sample
+    several times as large. Descending NAS-Bench-201 by SGD on the logits with 16 samples and memory 8, the squared
+    error was a tenth of leave-one-out's; the estimate fell short of the exact gradient by 3% at step length .1, 5 to
+    10% at 1, 10 to 20% at 3.
 
     memory: batches kept, the newest included. least: the effective sample size (sum w)^2 / sum w^2 that a pool should
         have, as a fraction of its size; while it has less, its oldest batch is left out. The question is asked anew

@@ -172,7 +172,8 @@ def ratios(p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
     x = torch.arange(-28.0, math.log(40 + 2 * n * math.log(n + 2)) + step, step, dtype=torch.float64, device=p.device)
     runs = p.shape[:-1]
     # a few runs at a time: their integrands stay in the cache
-    parts = [_ratios(*part, x) for part in zip(p.reshape(-1, n).split(64), q.reshape(-1).split(64), strict=True)]
+    chunks = zip(torch.split(p.reshape(-1, n), 64), torch.split(q.reshape(-1), 64), strict=True)
+    parts = [_ratios(*chunk, x) for chunk in chunks]
     first, second = (torch.cat(part) for part in zip(*parts, strict=True))
     return first.reshape(*runs, n), second.reshape(*runs, n, n)
 
