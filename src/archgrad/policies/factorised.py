@@ -51,7 +51,8 @@ class Factorised(nn.Module):
         weighted = weights.unsqueeze(-1).unsqueeze(-1)
         if self.space.conditional:
             weighted = weighted * self.space.active(h).unsqueeze(-1)
-        return (torch.addcmul((weighted * h).sum(-3), weighted.sum(-3), self.marginals(), value=-1),)
+        p = self.marginals().contiguous()
+        return (torch.addcmul((weighted * h).sum(-3), weighted.sum(-3), p, value=-1),)
 
     def entropy(self, h: Tensor) -> Tensor:
         """``[*R, n]``, over active decisions."""

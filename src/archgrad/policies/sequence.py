@@ -33,7 +33,8 @@ def entropy(space: Decisions, h: Tensor, log_p: Tensor) -> Tensor:
 
 def _over_active(space: Decisions, h: Tensor, terms: Tensor) -> Tensor:
     """Sum of the terms ``[*R, n, D, K]`` of active decisions, ``[*R, n]``."""
-    return (terms.sum(-1) * space.active(h)).sum(-1) if space.conditional else terms.sum((-2, -1))
+    sites = terms.sum(-1)
+    return (sites * space.active(h) if space.conditional else sites).sum(-1)
 
 
 def _finite(space: Decisions, log_p: Tensor) -> Tensor:
@@ -52,13 +53,28 @@ def log_softmax(logits: Tensor) -> Tensor:
 
 
 def vertex(z: Tensor) -> Tensor:
-    """The vertex of the largest coordinate, the first of equals: ``[..., K]``."""
-    return torch.nn.functional.embedding(z.argmax(-1), torch.eye(z.shape[-1], dtype=z.dtype, device=z.device))
+    """The vertex of the largest coordinate, the first of equals: ``[..., K]``, without a gradient."""
+    z = z.detach()
+    if z.numel() > 4096:  # as in log_softmax
+        leading = z.movedim(-1, 0).contiguous()
+        h = torch.ge(leading, leading.amax(0), out=torch.empty_like(leading))  # 0 and 1, in z's dtype
+        if h.sum() == h[0].numel():  # no two equal floats, which come once in some million rows
+            return h.movedim(0, -1).contiguous()
+    return torch.zeros_like(z, memory_format=torch.contiguous_format).scatter_(-1, z.argmax(-1, keepdim=True), 1)
 
 
 def hard(log_p: Tensor, perturbation: Tensor) -> Tensor:
     """The row that samples: a vertex, without a gradient."""
     return vertex(log_p + perturbation)
+
+
+def affine(bias: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """bias + x @ weight, ``[*R, n, m]``, in one call where PyTorch has one."""
+    if x.dim() == 2:
+        return torch.addmm(bias, x, weight)
+    if x.dim() == 3:
+        return torch.baddbmm(bias, x, weight)
+    return bias + x @ weight
 
 
 def unroll(space: Decisions, step: Step, perturbation: Tensor, row: Row) -> Tensor:
