@@ -11,7 +11,7 @@ from archgrad.protocols import Row
 from archgrad.spaces.decisions import Decisions
 
 Step = Callable[[list[Tensor]], Tensor]
-"""The rows made so far, one ``[*R, n, K]`` a decision, to the next decision's log-probabilities ``[*R, n, K]``.
+"""The rows made so far, one ``[*R, n, K]`` a decision, to the next decision's logits ``[*R, n, K]``.
 
 Called once a decision, in order: it may keep what it has read of the prefix.
 """
@@ -55,7 +55,7 @@ def log_softmax(logits: Tensor) -> Tensor:
 def vertex(z: Tensor) -> Tensor:
     """The vertex of the largest coordinate, the first of equals: ``[..., K]``, without a gradient."""
     z = z.detach()
-    if z.numel() > 4096:  # as in log_softmax
+    if z.numel() > 1024:  # as in log_softmax
         leading = z.movedim(-1, 0).contiguous()
         h = torch.ge(leading, leading.amax(0), out=torch.empty_like(leading))  # 0 and 1, in z's dtype
         if h.sum() == h[0].numel():  # no two equal floats, which come once in some million rows
@@ -64,7 +64,7 @@ def vertex(z: Tensor) -> Tensor:
 
 
 def hard(log_p: Tensor, perturbation: Tensor) -> Tensor:
-    """The row that samples: a vertex, without a gradient."""
+    """The row that samples: a vertex, without a gradient. It asks for log p up to a constant."""
     return vertex(log_p + perturbation)
 
 
@@ -85,7 +85,8 @@ def unroll(space: Decisions, step: Step, perturbation: Tensor, row: Row) -> Tens
     """
     rows: list[Tensor] = []
     for d, (decision, noise) in enumerate(zip(space.decisions, perturbation.unbind(-2), strict=True)):
-        rows.append(row(step(rows), noise))
+        logits = step(rows)
+        rows.append(row(logits if row is hard else log_softmax(logits), noise))
         if decision.when:
             rows[d] = space.blend_site(rows, d)
     return torch.stack(rows, -2)
