@@ -26,8 +26,6 @@ class Cell(NamedTuple):
     bent: Tensor
     """tanh of the memory."""
     state: Tensor
-    logits: Tensor
-    """The decision's, -inf at choices that do not exist."""
 
 
 class Autoregressive(nn.Module):
@@ -78,7 +76,7 @@ class Autoregressive(nn.Module):
         return joined([part._conditionals(h[rows]) for part, rows in blocks(self, h.shape[-3])])
 
     def _conditionals(self, h: Tensor) -> Tensor:
-        return log_softmax(torch.stack([cell.logits for cell in self._cells(h)], -2))
+        return self._log_p([cell.state for cell in self._cells(h)]).movedim(-3, -2)
 
     def log_prob(self, h: Tensor) -> Tensor:
         """``[*R, n, D, K] -> [*R, n]``, over active decisions."""
@@ -107,56 +105,73 @@ class Autoregressive(nn.Module):
 
     def _unroll(self, perturbation: Tensor, row: Row) -> Tensor:
         read = self._reader(perturbation.shape[-3])
-        return unroll(self.space, lambda previous: read(previous).logits, perturbation, row)
+        heads, biases, missing = self.head.unbind(-3), self.head_bias.unbind(-3), (~self.mask).unbind(0)
+
+        def step(rows: list[Tensor]) -> Tensor:
+            logits = affine(biases[len(rows)], read(rows).state, heads[len(rows)])
+            return logits.masked_fill(missing[len(rows)], -torch.inf) if self.space.ragged else logits
+
+        return unroll(self.space, step, perturbation, row)
+
+    def score(self, h: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
+        """d/dalpha sum_i weights_i log p(h_i): backpropagation through time, written out as autograd is slower."""
+        return self.score_and_entropy(h, weights)[0]
 
     @torch.no_grad()
-    def score(self, h: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
-        """d/dalpha sum_i weights_i log p(h_i): backpropagation through time written out, 3x as fast as autograd's."""
+    def score_and_entropy(self, h: Tensor, weights: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """``score`` and ``entropy`` from one pass, without a graph."""
         parts = [part._score(h[rows], weights[rows]) for part, rows in blocks(self, h.shape[-3])]
-        return tuple(joined(list(gradients)) for gradients in zip(*parts, strict=True))
+        gradients = zip(*(gradient for gradient, _ in parts), strict=True)
+        return tuple(joined(list(g)) for g in gradients), joined([e for _, e in parts])
 
-    def _score(self, h: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
+    def _score(self, h: Tensor, weights: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
         cells = self._cells(h)
-        weighted = weights.unsqueeze(-1).unsqueeze(-1)
+        log_p = self._log_p([cell.state for cell in cells])
+        weighted = weights.unsqueeze(-2).unsqueeze(-1)
         if self.space.conditional:
-            weighted = weighted * self.space.active(h).unsqueeze(-1)
+            weighted = weighted * self.space.active(h).mT.unsqueeze(-1)
         # "d_x" is the derivative in x; in the logits it is h - p
-        p = log_softmax(torch.stack([cell.logits for cell in cells], -2)).exp()
-        d_logits = ((h - p) * weighted).unbind(-2)
+        choices = h.movedim(-2, -3)
+        d_logits = (choices - log_p.exp()) * weighted
+        d_states = (d_logits @ self.head.mT).unbind(-3)
 
-        heads, recurrent = self.head.mT.unbind(-3), self.weight[..., self.hidden :, :].mT
+        recurrent = self.weight[..., self.hidden :, :].mT.contiguous()
         d_gates: list[Tensor] = []
         d_memory = torch.zeros_like(cells[0].state)
         for d in reversed(range(len(cells))):
-            cell = cells[d]
+            cell, d_state = cells[d], d_states[d]
             i, _, o = cell.ifo.chunk(3, -1)
-            d_state = d_logits[d] @ heads[d]
             if d_gates:
                 d_state = affine(d_state, d_gates[-1], recurrent)
                 d_memory = d_memory * cells[d + 1].ifo.chunk(3, -1)[1]
             d_memory = d_memory + tanh_backward(d_state * o, cell.bent)
             d_ifo = torch.cat([d_memory * cell.g, d_memory * cell.memory_before, d_state * cell.bent], -1)
             d_gates.append(torch.cat([sigmoid_backward(d_ifo, cell.ifo), tanh_backward(d_memory * i, cell.g)], -1))
-        d_gates.reverse()
+        d_gate = torch.stack(d_gates[::-1], -3)
 
         # the first decision reads ``start``, the others a choice; the last decision's choices are read by none
         inputs = self.weight[..., : self.hidden, :]
-        d_first = d_gates[0].sum(-2, keepdim=True)
-        d_table = [row.mT @ d_gate for row, d_gate in zip(h.unbind(-2)[:-1], d_gates[1:], strict=True)]
-        d_read = torch.cat([d_first, *d_table], -2)
+        d_table = choices[..., :-1, :, :].mT @ d_gate[..., 1:, :, :]
+        d_read = torch.cat([d_gate[..., 0, :, :].sum(-2, keepdim=True), d_table.flatten(-3, -2)], -2)
         read = torch.cat([self.start, self.embedding[..., :-1, :, :].flatten(-3, -2)], -2)
         d_start, d_embedding = (d_read @ inputs.mT).split([1, d_read.shape[-2] - 1], -2)
         unread = torch.zeros_like(self.embedding[..., :1, :, :])
-        d_gate = torch.cat(d_gates, -2)
+        d_gate = d_gate.flatten(-3, -2)
         d_weight = [read.mT @ d_read, torch.cat([cell.state_before for cell in cells], -2).mT @ d_gate]
-        return (
+        gradient = (
             d_start,
             torch.cat([d_embedding.unflatten(-2, (-1, h.shape[-1])), unread], -3),
             torch.cat(d_weight, -2),
             d_gate.sum(-2, keepdim=True),
-            torch.stack([cell.state.mT @ d for cell, d in zip(cells, d_logits, strict=True)], -3),
-            torch.stack([d.sum(-2, keepdim=True) for d in d_logits], -3),
+            torch.stack([cell.state for cell in cells], -3).mT @ d_logits,
+            d_logits.sum(-2, keepdim=True),
         )
+        return gradient, entropy(self.space, h, log_p.movedim(-3, -2))
+
+    def _log_p(self, states: list[Tensor]) -> Tensor:
+        """Every decision's state ``[*R, n, H]`` to log-probabilities ``[*R, D, n, K]``."""
+        logits = torch.stack(states, -3) @ self.head + self.head_bias
+        return log_softmax(logits.masked_fill(~self.mask.unsqueeze(-2), -torch.inf) if self.space.ragged else logits)
 
     def _cells(self, h: Tensor) -> list[Cell]:
         read = self._reader(h.shape[-3])
@@ -166,26 +181,29 @@ class Autoregressive(nn.Module):
     def _reader(self, n: int) -> Callable[[list[Tensor]], Cell]:
         """One decision after the other: the rows made so far to the LSTM's next cell."""
         H = self.hidden
-        inputs, recurrent = self.weight[..., :H, :], self.weight[..., H:, :]
+        # tanh x = 2 sigmoid(2 x) - 1: PyTorch's sigmoid is much the faster, and serves all gates at once
+        twice = torch.ones(4 * H, dtype=self.bias.dtype, device=self.bias.device)
+        twice[3 * H :] = 2
+        weight, bias = self.weight * twice, self.bias * twice
+        inputs, recurrent = weight[..., :H, :], weight[..., H:, :]
         # what a choice adds to the gates: a product with the few choices, not with every sample's embedding
-        table = (self.embedding.flatten(-3, -2) @ inputs).unflatten(-2, self.embedding.shape[-3:-1]).unbind(-3)
-        heads, biases, missing = self.head.unbind(-3), self.head_bias.unbind(-3), (~self.mask).unbind(0)
+        start, table = (torch.cat([self.start, self.embedding.flatten(-3, -2)], -2) @ inputs).split(
+            [1, self.space.D * self.space.K], -2
+        )
+        first, tables = bias + start, table.unflatten(-2, (self.space.D, self.space.K)).unbind(-3)
         state = memory = self.start.new_zeros(*self.runs, n, H)
 
         def read(rows: list[Tensor]) -> Cell:
             nonlocal state, memory
-            d, state_before, memory_before = len(rows), state, memory
-            x = affine(self.bias, rows[-1], table[d - 1]) if rows else affine(self.bias, self.start, inputs)
-            gates = affine(x, state, recurrent)
-            ifo, g = gates[..., : 3 * H].sigmoid(), tanh(gates[..., 3 * H :])
+            state_before, memory_before = state, memory
+            x = affine(bias, rows[-1], tables[len(rows) - 1]) if rows else first
+            ifo, g = affine(x, state, recurrent).sigmoid().split([3 * H, H], -1)
+            g = g * 2 - 1
             i, f, o = ifo.chunk(3, -1)
             memory = torch.addcmul(i * g, f, memory)
-            bent = tanh(memory)
+            bent = (memory + memory).sigmoid() * 2 - 1
             state = o * bent
-            logits = affine(biases[d], state, heads[d])
-            if self.space.ragged:
-                logits = logits.masked_fill(missing[d], -torch.inf)
-            return Cell(state_before, memory_before, ifo, g, bent, state, logits)
+            return Cell(state_before, memory_before, ifo, g, bent, state)
 
         return read
 
@@ -194,8 +212,3 @@ sigmoid_backward = torch.ops.aten.sigmoid_backward
 """(gradient, y) to gradient y (1 - y)."""
 tanh_backward = torch.ops.aten.tanh_backward
 """(gradient, y) to gradient (1 - y^2)."""
-
-
-def tanh(x: Tensor) -> Tensor:
-    """tanh x; where there is much of it as 2 sigmoid(2 x) - 1, which PyTorch computes in half the time."""
-    return x.tanh() if x.numel() < 2048 else (x + x).sigmoid().mul(2).sub(1)

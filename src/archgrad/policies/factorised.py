@@ -45,21 +45,29 @@ class Factorised(nn.Module):
         """``[*R, n, D, K] -> [*R, n]``, over active decisions."""
         return active_sum(self.space, h, self.conditionals(h))
 
-    @torch.no_grad()
     def score(self, h: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
         """sum_i weights_i (h_i - p) over active decisions: the closed form, without autograd's overhead."""
+        return self.score_and_entropy(h, weights)[0]
+
+    @torch.no_grad()
+    def score_and_entropy(self, h: Tensor, weights: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """``score`` and ``entropy`` from the same probabilities, without a graph."""
+        log_p = self.log_probabilities()
         weighted = weights.unsqueeze(-1).unsqueeze(-1)
         if self.space.conditional:
             weighted = weighted * self.space.active(h).unsqueeze(-1)
-        p = self.marginals().contiguous()
-        return (torch.addcmul((weighted * h).sum(-3), weighted.sum(-3), p, value=-1),)
+        p = log_p.exp().contiguous()
+        score = torch.addcmul((weighted * h).sum(-3), weighted.sum(-3), p, value=-1)
+        return (score,), self._entropy(h, log_p)
 
     def entropy(self, h: Tensor) -> Tensor:
         """``[*R, n]``, over active decisions."""
+        return self._entropy(h, self.log_probabilities())
+
+    def _entropy(self, h: Tensor, log_p: Tensor) -> Tensor:
         if self.space.conditional:
-            return entropy(self.space, h, self.conditionals(h))
-        one = entropy(self.space, h, self.log_probabilities())  # the same along every h
-        return one.unsqueeze(-1).expand(h.shape[:-2])
+            return entropy(self.space, h, log_p.unsqueeze(-3).expand(h.shape))
+        return entropy(self.space, h, log_p).unsqueeze(-1).expand(h.shape[:-2])  # the same along every h
 
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator | None = None, *, noise: Tensor | None = None) -> Tensor:
