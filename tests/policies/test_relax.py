@@ -30,13 +30,12 @@ SPACES = {
         ]
     ),
 }
-everywhere = [pytest.mark.parametrize("make", POLICIES.values(), ids=POLICIES), pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)]  # fmt: skip
 
 
 def on_every(test):
-    for mark in everywhere:
-        test = mark(test)
-    return test
+    """A test of every policy on every space."""
+    test = pytest.mark.parametrize("make", POLICIES.values(), ids=POLICIES)(test)
+    return pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)(test)
 
 
 def made(make, space, runs=()):

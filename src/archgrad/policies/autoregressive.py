@@ -154,13 +154,14 @@ class Autoregressive(nn.Module):
         d_table = choices[..., :-1, :, :].mT @ d_gate[..., 1:, :, :]
         d_read = torch.cat([d_gate[..., 0, :, :].sum(-2, keepdim=True), d_table.flatten(-3, -2)], -2)
         read = torch.cat([self.start, self.embedding[..., :-1, :, :].flatten(-3, -2)], -2)
-        d_start, d_embedding = (d_read @ inputs.mT).split([1, d_read.shape[-2] - 1], -2)
+        d_input = d_read @ inputs.mT
+        d_embedding = d_input[..., 1:, :].reshape(self.embedding[..., 1:, :, :].shape)
         unread = torch.zeros_like(self.embedding[..., :1, :, :])
         d_gate = d_gate.flatten(-3, -2)
         d_weight = [read.mT @ d_read, torch.cat([cell.state_before for cell in cells], -2).mT @ d_gate]
         gradient = (
-            d_start,
-            torch.cat([d_embedding.unflatten(-2, (-1, h.shape[-1])), unread], -3),
+            d_input[..., :1, :],
+            torch.cat([d_embedding, unread], -3),
             torch.cat(d_weight, -2),
             d_gate.sum(-2, keepdim=True),
             torch.stack([cell.state for cell in cells], -3).mT @ d_logits,
@@ -187,18 +188,17 @@ class Autoregressive(nn.Module):
         weight, bias = self.weight * twice, self.bias * twice
         inputs, recurrent = weight[..., :H, :], weight[..., H:, :]
         # what a choice adds to the gates: a product with the few choices, not with every sample's embedding
-        start, table = (torch.cat([self.start, self.embedding.flatten(-3, -2)], -2) @ inputs).split(
-            [1, self.space.D * self.space.K], -2
-        )
-        first, tables = bias + start, table.unflatten(-2, (self.space.D, self.space.K)).unbind(-3)
+        table = torch.cat([self.start, self.embedding.flatten(-3, -2)], -2) @ inputs
+        first = bias + table[..., :1, :]
+        tables = table[..., 1:, :].reshape(*self.runs, self.space.D, self.space.K, 4 * H).unbind(-3)
         state = memory = self.start.new_zeros(*self.runs, n, H)
 
         def read(rows: list[Tensor]) -> Cell:
             nonlocal state, memory
             state_before, memory_before = state, memory
             x = affine(bias, rows[-1], tables[len(rows) - 1]) if rows else first
-            ifo, g = affine(x, state, recurrent).sigmoid().split([3 * H, H], -1)
-            g = g * 2 - 1
+            gates = affine(x, state, recurrent).sigmoid()
+            ifo, g = gates[..., : 3 * H], gates[..., 3 * H :] * 2 - 1
             i, f, o = ifo.chunk(3, -1)
             memory = torch.addcmul(i * g, f, memory)
             bent = (memory + memory).sigmoid() * 2 - 1

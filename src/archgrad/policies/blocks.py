@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 P = TypeVar("P", bound=nn.Module)
 
-SAMPLES = 200
-"""About so many samples at once; of 100 runs of 20 samples, blocks of 10 runs took half the time of all together."""
+SAMPLES = 600
+"""About so many samples at once; of 100 runs of 20 samples, blocks of 30 runs took 0.85 of the time of all at once."""
 RUNS = 64
 """And at most so many runs, whose weights have to fit too."""
 
@@ -31,8 +31,9 @@ def blocks(policy: P, n: int) -> list[tuple[P, slice]]:
 
 def _part(policy: P, rows: slice) -> P:
     part = copy.copy(policy)
-    part._parameters = {name: p[rows] for name, p in policy.named_parameters()}  # type: ignore[misc]
-    part.runs = next(iter(part._parameters.values())).shape[:1] + policy.runs[1:]  # type: ignore
+    mine = {name: p[rows] for name, p in policy.named_parameters()}
+    part._parameters = mine  # type: ignore[assignment]
+    part.runs = (len(next(iter(mine.values()))), *policy.runs[1:])  # type: ignore[assignment, index]
     return part
 
 

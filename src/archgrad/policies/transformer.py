@@ -151,7 +151,7 @@ class Transformer(nn.Module):
             x = x + attended @ self.out[..., layer, :, :]
             z = self._norm(x, 2 * layer + 1) @ self.up[..., layer, :, :] + self.up_bias[..., layer, :, :]
             x = x + nn.functional.gelu(z) @ self.down[..., layer, :, :] + self.down_bias[..., layer, :, :]
-        return self._norm(x, 2 * self.layers).unflatten(-2, (n, t))
+        return self._norm(x, 2 * self.layers).reshape(tokens.shape)
 
     def _norm(self, x: Tensor, which: int) -> Tensor:
         """Layer norm from primitives: PyTorch's own is silently wrong at the third derivative."""
@@ -166,7 +166,7 @@ class Transformer(nn.Module):
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Causal attention of the last t of s tokens: ``q [..., t, c]``, ``k, v [..., s, c]`` to ``[..., t, c]``."""
     t, s = q.shape[-2], k.shape[-2]
-    weights = q @ k.mT * q.shape[-1] ** -0.5
+    weights: Tensor = q @ k.mT * q.shape[-1] ** -0.5
     if t > 1:
         future = torch.ones(t, s, dtype=torch.bool, device=q.device).triu(s - t + 1)
         weights = weights.masked_fill(future, -torch.inf)
