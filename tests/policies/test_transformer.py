@@ -36,6 +36,35 @@ def test_every_choice_of_the_prefix_is_attended_to():
     assert seen[-1] == 0
 
 
+def test_its_layers_are_pytorchs_own():
+    """The states of one pass against ``nn.TransformerEncoderLayer`` with the same weights."""
+    policy, (H, D) = made(layers=2, heads=4), (8, 4)
+    x = torch.randn(5, D, H, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    want = x
+    with torch.no_grad():
+        for i in range(2):
+            layer = torch.nn.TransformerEncoderLayer(
+                H, 4, 4 * H, dropout=0, activation="gelu", norm_first=True, batch_first=True, dtype=torch.float64
+            )
+            layer.self_attn.in_proj_weight.copy_(policy.attention[i].mT)
+            layer.self_attn.out_proj.weight.copy_(policy.out[i].mT)
+            layer.self_attn.in_proj_bias.zero_()
+            layer.self_attn.out_proj.bias.zero_()
+            for linear, weight, bias in (
+                (layer.linear1, policy.up[i], policy.up_bias[i]),
+                (layer.linear2, policy.down[i], policy.down_bias[i]),
+            ):
+                linear.weight.copy_(weight.mT)
+                linear.bias.copy_(bias[0])
+            for norm, which in ((layer.norm1, 2 * i), (layer.norm2, 2 * i + 1)):
+                norm.weight.copy_(policy.gain[which, 0])
+                norm.bias.copy_(policy.shift[which, 0])
+            future = torch.ones(D, D, dtype=torch.bool).triu(1)
+            want = layer.train()(want, src_mask=future)
+        want = torch.nn.functional.layer_norm(want, (H,), policy.gain[4, 0], policy.shift[4, 0])
+        assert torch.allclose(policy._read(x, []), want, atol=1e-10)
+
+
 @pytest.mark.parametrize("layers", [1, 2])
 def test_tokens_one_by_one_are_the_one_pass(layers):
     policy = made(layers=layers, heads=4)
