@@ -1,7 +1,7 @@
 """archgrad finds neural-network architectures by estimating a gradient.
 
 The public names, listed. They are looked up when first used, so that ``import archgrad`` (and with it
-``archgrad --help``) does not wait for torch.
+``archgrad --help``) does not wait for torch. A name here is never that of a module: importing the module would hide it.
 """
 
 from __future__ import annotations
@@ -13,9 +13,26 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from archgrad.api import export, predict, report, resume, search
     from archgrad.errors import UsageError
-    from archgrad.estimators import PPO, ScoreFunction
+    from archgrad.estimators import (
+        ARSM,
+        PPO,
+        DisARM,
+        Exact,
+        GumbelSoftmax,
+        Lax,
+        LocalExpectation,
+        NaturalGradient,
+        Rebar,
+        ReinMax,
+        Relax,
+        Reuse,
+        ScoreFunction,
+        Softmax,
+        StraightThrough,
+        Unordered,
+        annealed,
+    )
     from archgrad.executors import Inline, Processes
-    from archgrad.loop import loop
     from archgrad.objectives import LossPlusCost, ValidLoss, WeightedProduct
     from archgrad.policies import Autoregressive, Factorised
     from archgrad.problem import Problem
@@ -39,9 +56,26 @@ if TYPE_CHECKING:
 _HOME = {
     "archgrad.api": ("export", "predict", "report", "resume", "search"),
     "archgrad.errors": ("UsageError",),
-    "archgrad.estimators": ("PPO", "ScoreFunction"),
+    "archgrad.estimators": (
+        "ARSM",
+        "DisARM",
+        "Exact",
+        "GumbelSoftmax",
+        "Lax",
+        "LocalExpectation",
+        "NaturalGradient",
+        "PPO",
+        "Rebar",
+        "ReinMax",
+        "Relax",
+        "Reuse",
+        "ScoreFunction",
+        "Softmax",
+        "StraightThrough",
+        "Unordered",
+        "annealed",
+    ),
     "archgrad.executors": ("Inline", "Processes"),
-    "archgrad.loop": ("loop",),
     "archgrad.objectives": ("LossPlusCost", "ValidLoss", "WeightedProduct"),
     "archgrad.policies": ("Autoregressive", "Factorised"),
     "archgrad.problem": ("Problem",),
@@ -64,6 +98,7 @@ _HOME = {
 }
 
 __all__ = [
+    "ARSM",
     "PPO",
     "Autoregressive",
     "Batch",
@@ -71,31 +106,44 @@ __all__ = [
     "Data",
     "Decision",
     "Decisions",
+    "DisARM",
     "Estimate",
+    "Exact",
     "Factorised",
     "FromScratch",
+    "GumbelSoftmax",
     "Inline",
     "InputChoice",
     "Job",
+    "Lax",
+    "LocalExpectation",
     "LossPlusCost",
     "ModelSpace",
+    "NaturalGradient",
     "Problem",
     "Processes",
+    "Rebar",
     "Recipe",
+    "ReinMax",
+    "Relax",
     "Result",
+    "Reuse",
     "SQLite",
     "ScoreFunction",
+    "Softmax",
     "Status",
     "Step",
+    "StraightThrough",
     "Supernet",
     "Trial",
+    "Unordered",
     "UsageError",
     "ValidLoss",
     "WeightedProduct",
+    "annealed",
     "chain",
     "export",
     "load",
-    "loop",
     "mlp",
     "predict",
     "report",
