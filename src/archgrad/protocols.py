@@ -76,6 +76,9 @@ class Policy(Protocol):
     def score(self, h: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
         """d/dalpha sum_i weights_i log p(h_i), a tensor a parameter; weights ``[*R, n]``. No graph."""
 
+    def score_and_entropy(self, h: Tensor, weights: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """``score`` and ``entropy`` without a graph, together for little more than one of them."""
+
     def log_prob(self, h: Tensor) -> Tensor:
         """``[*R, n, D, K] -> [*R, n]``, over active decisions only."""
 

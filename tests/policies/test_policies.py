@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from archgrad import Autoregressive, Factorised, UsageError
-from archgrad.policies import near
+from archgrad.policies import Transformer, near
 from archgrad.testing import check_policy, conditional_space, plain_space
+
+POLICIES = [Factorised, Autoregressive, Transformer]
 
 
 def scrambled(policy, seed=0, scale=0.7):
@@ -17,14 +19,14 @@ def scrambled(policy, seed=0, scale=0.7):
     return policy
 
 
-@pytest.mark.parametrize("make", [Factorised, Autoregressive])
+@pytest.mark.parametrize("make", POLICIES)
 @pytest.mark.parametrize("space", [plain_space(2, 3, 1), plain_space(3, 2, 2), conditional_space()])
 def test_is_a_distribution_and_samples_it(make, space):
     check_policy(make(space))
     check_policy(scrambled(make(space)))
 
 
-@pytest.mark.parametrize("make", [Factorised, Autoregressive])
+@pytest.mark.parametrize("make", POLICIES)
 def test_starts_uniform(make):
     space = plain_space(4, 2, 3)
     log_p = make(space).conditionals(space.enumerate())
@@ -34,7 +36,7 @@ def test_starts_uniform(make):
         assert (log_p[:, d, k:] == -torch.inf).all()
 
 
-@pytest.mark.parametrize("make", [Factorised, Autoregressive])
+@pytest.mark.parametrize("make", POLICIES)
 def test_three_runs_at_once_are_three_single_runs(make):
     space = conditional_space()
     many = scrambled(make(space, runs=(3,)).double())
@@ -55,7 +57,7 @@ def test_three_runs_at_once_are_three_single_runs(make):
             assert torch.allclose(a, b[r], atol=1e-12)
 
 
-@pytest.mark.parametrize("make", [Factorised, Autoregressive])
+@pytest.mark.parametrize("make", POLICIES)
 def test_entropy_averages_to_the_entropy_of_the_distribution(make):
     policy = scrambled(make(conditional_space()).double())
     h = policy.space.enumerate().double()
@@ -63,12 +65,12 @@ def test_entropy_averages_to_the_entropy_of_the_distribution(make):
     assert torch.allclose((p * policy.entropy(h)).sum(), -(p * p.log()).sum(), atol=1e-10)
 
 
-def test_an_lstm_can_hold_what_factors_cannot():
+def test_sequences_can_hold_what_factors_cannot():
     """Fit p to two architectures that differ everywhere: a factorised policy would mix their halves."""
     space = plain_space(2, 2, 2)
     target = space.encode([("a", "a", "a"), ("b", "b", "b")])
     fits = {}
-    for make in (Factorised, Autoregressive):
+    for make in POLICIES:
         policy = scrambled(make(space), scale=0.1)
         optimizer = torch.optim.Adam(policy.parameters(), 0.05)
         for _ in range(200):
@@ -78,6 +80,7 @@ def test_an_lstm_can_hold_what_factors_cannot():
         fits[make] = float(policy.log_prob(target).exp().sum().detach())
     assert fits[Factorised] == pytest.approx(0.25, abs=0.01)
     assert fits[Autoregressive] > 0.95
+    assert fits[Transformer] > 0.95
 
 
 def test_the_mode_of_a_decided_policy_is_its_only_sample():
@@ -96,7 +99,7 @@ def test_extreme_noise_gives_finite_perturbations():
         assert torch.isfinite(gumbel(torch.tensor([0.0, 0.5, 1.0], dtype=dtype))).all()
 
 
-@pytest.mark.parametrize("make", [Factorised, Autoregressive])
+@pytest.mark.parametrize("make", POLICIES)
 def test_a_prior_near_an_architecture_is_what_it_says(make):
     space = conditional_space()
     default = ("b", "c", "a", "b")

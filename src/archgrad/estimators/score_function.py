@@ -69,19 +69,18 @@ class ScoreFunction:
             if self.standardise:
                 by_decision = by_decision / spread(values.detach()).unsqueeze(-1)
             gradient = score_by_decision(policy, batch.h, by_decision / len(batch))
-        else:
-            gradient = policy.score(batch.h, self.advantage(values) / len(batch))
-        if self.entropy:
-            log_prob, entropy = policy.log_prob(batch.h), policy.entropy(batch.h)
-            bonus = torch.autograd.grad(entropy_term(entropy, log_prob).sum(), list(policy.parameters()))
-            gradient = tuple(g - self.entropy * e for g, e in zip(gradient, bonus, strict=True))
-        else:
             with torch.no_grad():
                 entropy = policy.entropy(batch.h)
+        else:
+            gradient, entropy = policy.score_and_entropy(batch.h, self.advantage(values) / len(batch))
+        if self.entropy:
+            term = entropy_term(policy.entropy(batch.h), policy.log_prob(batch.h))
+            bonus = torch.autograd.grad(term.sum(), list(policy.parameters()))
+            gradient = tuple(g - self.entropy * e for g, e in zip(gradient, bonus, strict=True))
         if self.learns:
             self._update(batch.h, values)
         scale = 1 / spread(values.detach()).squeeze(-1) if self.standardise else None
-        return Estimate(gradient, {"entropy": float(entropy.detach().mean())}, scale)
+        return Estimate(gradient, {"entropy": float(entropy.mean())}, scale)
 
     def advantage(self, values: Tensor) -> Tensor:
         """f_i - b_i, ``[*R, n]``, without a graph."""

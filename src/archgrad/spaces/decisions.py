@@ -115,6 +115,11 @@ class Decisions:
         """Whether any decision depends on another."""
         return any(d.when for d in self.decisions)
 
+    @cached_property
+    def ragged(self) -> bool:
+        """Whether decisions differ in their number of choices, so that some are padded."""
+        return not bool(self.mask.all())
+
     def canonical(self, h: Tensor) -> Tensor:
         """Vertices with every inactive decision set to its first choice."""
         if not self.conditional:
