@@ -103,8 +103,8 @@ def log_odds(log_p: Tensor) -> Tensor:
     what it shows, and the node's weight is 0, not NaN.
     """
     least = torch.finfo(log_p.dtype).min / 4
-    finite = log_p.masked_fill(log_p == -torch.inf, least).unsqueeze(-2)
-    left, right = (finite.masked_fill(~side.to(log_p.device), least).logsumexp(-1) for side in tree(log_p.shape[-1]))
+    sides = (side.to(log_p.device) for side in tree(log_p.shape[-1]))
+    left, right = (log_p.unsqueeze(-2).masked_fill(~side, least).logsumexp(-1) for side in sides)
     return right - left
 
 
@@ -113,7 +113,7 @@ def toss(log_p: Tensor, g: Tensor) -> Tensor:
     u = torch.exp(-torch.exp(-g[..., :-1]))
     u = u.clamp(max=1 - torch.finfo(u.dtype).eps / 2)  # not rounded up to 1: a right side that is certain is taken
     goes_right = (u < log_odds(log_p).sigmoid()).unsqueeze(-1)
-    left, right = tree(log_p.shape[-1])
+    left, right = (side.to(log_p.device) for side in tree(log_p.shape[-1]))
     return torch.where(goes_right, ~left, ~right).all(-2).to(log_p)
 
 
