@@ -126,7 +126,7 @@ class DoublyRobust:
     def propose(self, policy: Policy, generator: torch.Generator) -> Batch:
         self.fit()
         batch = self.inner.propose(policy, generator)
-        if not self.fitted or self._closed(policy) or self._every(policy) is not None:
+        if self._closed(policy) or self._every(policy) is not None:
             return batch
         each = -(-self.draws // len(batch))
         noise = torch.rand(*batch.h.shape[:-2], each, *batch.h.shape[-2:], generator=generator)
@@ -155,14 +155,16 @@ class DoublyRobust:
             # independent decisions have the same distribution after every prefix: any row of h would do
             marginals = policy.conditionals(batch.h[..., :1, :, :].detach()).exp()
             return torch.autograd.grad(self.mean(marginals).sum(), parameters)
+        every = self._every(policy)
         with torch.no_grad():
-            h = self._every(policy)
-            if h is not None:
-                h = h.to(parameters[0]).expand(*policy.runs, *h.shape)
-                return policy.score(h, policy.log_prob(h).exp() * self.mean(h).to(h))
-            noise = batch.memo["draws"].flatten(-4, -3)
-            h = policy.sample(noise.shape[-3], noise=noise)
-            return policy.score(h, leave_one_out(self.mean(h).to(h)) / noise.shape[-3])
+            if every is not None:
+                h = every.to(parameters[0]).expand(*policy.runs, *every.shape)
+                weights = policy.log_prob(h).exp() * self.mean(h).to(h)
+            else:
+                noise = batch.memo["draws"].flatten(-4, -3)
+                h = policy.sample(noise.shape[-3], noise=noise)
+                weights = leave_one_out(self.mean(h).to(h)) / noise.shape[-3]
+        return policy.score(h, weights)
 
     def _closed(self, policy: Policy) -> bool:
         space: Any = policy.space

@@ -184,6 +184,7 @@ def _factor(covariance: Tensor) -> Tensor:
     jitter = 0.0
     while True:
         added = covariance + jitter * torch.eye(len(covariance), dtype=covariance.dtype)
+        factor: Tensor
         factor, failed = torch.linalg.cholesky_ex(added)
         if not int(failed):
             return factor
