@@ -186,6 +186,7 @@ def test_only_the_latest_are_kept():
     h, values = past(policy.space, 4, seed=1)
     estimator.observe(h, values)
     assert torch.equal(estimator.past[1][-4:], values)
+    assert torch.equal(estimator.past[0], torch.cat([past(policy.space)[0][-6:], h]))
     assert torch.equal(estimator.past[1][:6], past(policy.space)[1][-6:])
 
 
