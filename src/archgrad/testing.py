@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,6 +12,9 @@ from torch import Tensor
 from archgrad.protocols import Estimator, Executor, Policy, Store
 from archgrad.records import Architecture, Job, Step, Trial
 from archgrad.spaces.decisions import Decision, Decisions
+
+if TYPE_CHECKING:
+    from archgrad.benchmarks.known import Known
 
 
 def plain_space(*choices: int) -> Decisions:
@@ -51,6 +54,32 @@ class Separable:
     ) -> dict[str, float]:
         del seed, fidelity, save
         return {"valid_loss": float(self.value(self.space.encode([architecture])))}
+
+
+def quadratic(*choices: int, curvature: float = 1.0) -> Known:
+    """f(h) = (curvature / 2) sum_d |h_d|^2 + a . h: the relaxation's error is (curvature / 2) sum_d (1 - |p_d|^2)."""
+    from archgrad.benchmarks.known import enumerated
+
+    space = plain_space(*choices)
+    a = torch.linspace(-1, 1, space.D * space.K, dtype=torch.float64).reshape(space.D, space.K)
+    return enumerated(
+        "quadratic", space, lambda h: curvature / 2 * h.square().sum((-2, -1)) + (a.to(h) * h).sum((-2, -1))
+    )
+
+
+def toy(*choices: int) -> Known:
+    """A wavy f of four decisions with three choices (or as given): interactions, curvature, everything enumerable."""
+    from archgrad.benchmarks.known import enumerated
+
+    space = plain_space(*(choices or (3, 3, 3, 3)))
+    generator = torch.Generator().manual_seed(3)
+    a, b = torch.randn(2, space.D, space.K, generator=generator, dtype=torch.float64)
+
+    def f(h: Tensor) -> Tensor:
+        s, t = ((c.to(h) * h).sum((-2, -1)) for c in (a, b))
+        return 1 + 0.5 * s + 0.2 * s**2 + 0.7 * torch.sin(t)
+
+    return enumerated("toy", space, f)
 
 
 class Replay:
