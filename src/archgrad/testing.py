@@ -76,7 +76,8 @@ def toy(*choices: int) -> Known:
     a, b = torch.randn(2, space.D, space.K, generator=generator, dtype=torch.float64)
 
     def f(h: Tensor) -> Tensor:
-        s, t = ((c.to(h) * h).sum((-2, -1)) for c in (a, b))
+        s: Tensor = (a.to(h) * h).sum((-2, -1))
+        t: Tensor = (b.to(h) * h).sum((-2, -1))
         return 1 + 0.5 * s + 0.2 * s**2 + 0.7 * torch.sin(t)
 
     return enumerated("toy", space, f)

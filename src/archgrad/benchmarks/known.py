@@ -48,7 +48,7 @@ def enumerated(name: str, space: Decisions, f: Callable[[Tensor], Tensor], diffe
             p = means(policy)
             total = values.to(p).expand(*policy.runs, -1)
             for d in reversed(range(space.D)):
-                table = total.unflatten(-1, (-1, counts[d]))
+                table = total.reshape(*policy.runs, -1, counts[d])
                 total = (table @ p[..., d, : counts[d], None]).squeeze(-1)
             return total.squeeze(-1)
         h = vertices.to(next(policy.parameters())).expand(*policy.runs, *vertices.shape)

@@ -21,8 +21,8 @@ class Gap:
 
         E f(h) - f(p) = sum_d E (1/2) |h_d - p_d|^2 c_d,   c_d = 2 int_0^1 (1 - s) v' H_dd v ds,   v = unit(h_d - p_d),
 
-    with H_dd = d2f/dh_d2 at p_d + s (h_d - p_d). Second derivatives *across* decisions do not occur. With m_d <= v'H_dd v
-    <= M_d on these segments, and E|h_d - p_d|^2 = 1 - |p_d|^2:
+    with H_dd = d2f/dh_d2 at p_d + s (h_d - p_d). Second derivatives *across* decisions do not occur. Where
+    m_d <= v' H_dd v <= M_d on these segments, and as E|h_d - p_d|^2 = 1 - |p_d|^2:
 
         (1/2) sum_d m_d (1 - |p_d|^2)  <=  E f(h) - f(p)  <=  (1/2) sum_d M_d (1 - |p_d|^2),
 
@@ -68,9 +68,7 @@ def gap(problem: Known, policy: Policy, *, points: int = 2000, seed: int = 0, al
     )
 
 
-def curvature(
-    problem: Known, p: Tensor, d: int, points: int, space: Decisions, generator: torch.Generator
-) -> Tensor:
+def curvature(problem: Known, p: Tensor, d: int, points: int, space: Decisions, generator: torch.Generator) -> Tensor:
     """v' H_dd v ``[points]`` on the segments of decision d: vertices before it, means after it.
 
     Vertices are drawn uniformly, not from p: a bound has to hold at the rare ones as well.

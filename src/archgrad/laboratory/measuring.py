@@ -86,7 +86,14 @@ class Row:
 
 
 def measure(
-    problem: Known, policy: Policy, candidate: Candidate, *, samples: int, draws: int, seed: int = 0, alpha: str = "given"
+    problem: Known,
+    policy: Policy,
+    candidate: Candidate,
+    *,
+    samples: int,
+    draws: int,
+    seed: int = 0,
+    alpha: str = "given",
 ) -> Row:
     """``draws`` independent estimates at the policy's alpha, which stays as it is.
 

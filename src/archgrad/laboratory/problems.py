@@ -6,11 +6,11 @@ import dataclasses
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from archgrad.benchmarks import Known, nasbench201, nk_chain
 from archgrad.errors import UsageError
 from archgrad.policies import Autoregressive, Factorised
+from archgrad.protocols import Policy
 from archgrad.testing import toy
 from archgrad.text import nearest
 
@@ -38,7 +38,7 @@ def problem_named(name: str, table: str | Path | None = None, column: str | None
     return dataclasses.replace(known, name=name)
 
 
-def policy_named(name: str, problem: Known) -> nn.Module:
+def policy_named(name: str, problem: Known) -> Policy:
     """A uniform policy in double precision."""
     if name not in POLICIES:
         raise UsageError(nearest("policy", name, POLICIES))

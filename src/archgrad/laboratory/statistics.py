@@ -27,7 +27,8 @@ class Quality:
     """How good an estimate is. Lengths are relative to |g|, the exact gradient's.
 
     bias: |E x - g|, with the part that chance alone explains taken off; interval: its confidence interval.
-    max_z: the largest |z| of the coordinates tested, of which the projection on g is one. threshold: what an unbiased
+    max_z: the largest |z| of the coordinates tested, of which the projection on g is one; None where none could
+    be. threshold: what an unbiased
     estimator passes with probability LEVEL. left_out: coordinates with too few effective draws to be tested.
     detectable: the bias along g that these draws would have shown with probability POWER; None where draws are few.
     variance: of one estimate, summed over coordinates. rmse: sqrt(E|x - g|^2). cosine: mean cosine with g, 0 where
@@ -37,7 +38,7 @@ class Quality:
     draws: int
     bias: float
     interval: tuple[float, float]
-    max_z: float
+    max_z: float | None
     threshold: float
     coordinates: int
     left_out: int
@@ -48,7 +49,7 @@ class Quality:
 
     @property
     def biased(self) -> bool:
-        return self.max_z > self.threshold
+        return self.max_z is not None and self.max_z > self.threshold
 
     @property
     def verdict(self) -> str:
@@ -112,8 +113,9 @@ class Moments:
         tested = (effective(self.x_square, self.x_fourth) >= ENOUGH) & (
             effective(self.square, self.fourth).where(self.square > 0, torch.tensor(float(n))) >= ENOUGH
         )
-        # draws that are all alike need no limit theorem, be they all 0
-        tested[-1] |= n >= ENOUGH and float(spread[-1]) <= ROUNDING * norm_g
+        # draws that are all alike need no limit theorem; many that are all 0 are no accident either
+        alike = float(spread[-1]) <= ROUNDING * norm_g
+        tested[-1] |= alike and (n >= ENOUGH or float(self.x_square[-1]) > 0)
         z = (mean / error).abs()[tested]
         threshold = sidak(max(1, len(z)))
         detectable = (threshold + float(norm.ppf(POWER))) * float(error[-1]) / norm_g if tested[-1] else None
@@ -126,7 +128,7 @@ class Moments:
             draws=n,
             bias=bias / norm_g,
             interval=(interval[0] / norm_g, interval[1] / norm_g),
-            max_z=float(z.max()) if len(z) else 0.0,
+            max_z=float(z.max()) if len(z) else None,
             threshold=threshold,
             coordinates=len(z),
             left_out=int((wanted & ~tested[:-1]).sum()) + int(not tested[-1]),

@@ -57,10 +57,7 @@ def study(
 
     A candidate that does not go with policy, f or ``samples`` is left out and the reason kept; strict raises it.
     """
-    if draws < 2:
-        raise UsageError(f"draws should be at least 2, got {draws}; 4000 is a start, 100000 show a bias of 2%")
-    if samples < 1:
-        raise UsageError(f"samples should be at least 1, got {samples}; 16 is usual")
+    check_counts(samples, draws)
     if not points:
         raise UsageError("a study should have at least one alpha, got none")
     names = list(points)
@@ -91,6 +88,14 @@ def study(
     gaps = [found for alpha, policy in points.items() if (found := gap(problem, policy, alpha=alpha)) is not None]
     policy = type(points[middle]).__name__
     return Study(problem.name, policy, samples, draws, tuple(measured), tuple(gaps), skipped, tuple(sweep))
+
+
+def check_counts(samples: int, draws: int | None) -> None:
+    """UsageError where there is nothing to measure."""
+    if draws is not None and draws < 2:
+        raise UsageError(f"draws should be at least 2, got {draws}; 4000 is a start, 100000 show a bias of 2%")
+    if samples < 1:
+        raise UsageError(f"samples should be at least 1, got {samples}; 16 is usual")
 
 
 def fits(problem: Known, policy: Policy, candidate: Candidate, samples: int) -> None:
