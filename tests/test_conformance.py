@@ -57,3 +57,11 @@ def test_a_policy_that_samples_something_else_is_noticed():
     policy.alpha.data[:, 0] = 0.3
     with pytest.raises(AssertionError, match="frequencies differ"):
         check_policy(policy)
+
+
+def test_no_public_name_is_hidden_by_a_module_of_that_name():
+    import pkgutil
+
+    import archgrad
+
+    assert not {m.name for m in pkgutil.iter_modules(archgrad.__path__)} & set(archgrad.__all__)

@@ -1,7 +1,7 @@
 """archgrad finds neural-network architectures by estimating a gradient.
 
 The public names, listed. They are looked up when first used, so that ``import archgrad`` (and with it
-``archgrad --help``) does not wait for torch.
+``archgrad --help``) does not wait for torch. A name here is never that of a module: importing the module would hide it.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from archgrad.api import export, predict, report, resume, search
     from archgrad.errors import UsageError
-    from archgrad.estimators import PPO, ScoreFunction
+    from archgrad.estimators import PPO, Lax, Rebar, Relax, ScoreFunction
     from archgrad.executors import Inline, Processes
-    from archgrad.loop import loop
     from archgrad.objectives import LossPlusCost, ValidLoss, WeightedProduct
     from archgrad.policies import Autoregressive, Factorised
     from archgrad.problem import Problem
@@ -39,9 +38,8 @@ if TYPE_CHECKING:
 _HOME = {
     "archgrad.api": ("export", "predict", "report", "resume", "search"),
     "archgrad.errors": ("UsageError",),
-    "archgrad.estimators": ("PPO", "ScoreFunction"),
+    "archgrad.estimators": ("PPO", "Lax", "Rebar", "Relax", "ScoreFunction"),
     "archgrad.executors": ("Inline", "Processes"),
-    "archgrad.loop": ("loop",),
     "archgrad.objectives": ("LossPlusCost", "ValidLoss", "WeightedProduct"),
     "archgrad.policies": ("Autoregressive", "Factorised"),
     "archgrad.problem": ("Problem",),
@@ -77,11 +75,14 @@ __all__ = [
     "Inline",
     "InputChoice",
     "Job",
+    "Lax",
     "LossPlusCost",
     "ModelSpace",
     "Problem",
     "Processes",
+    "Rebar",
     "Recipe",
+    "Relax",
     "Result",
     "SQLite",
     "ScoreFunction",
@@ -95,7 +96,6 @@ __all__ = [
     "chain",
     "export",
     "load",
-    "loop",
     "mlp",
     "predict",
     "report",

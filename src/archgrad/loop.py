@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from archgrad.errors import UsageError
+from archgrad.pairing import check_pairing
 from archgrad.policies.factorised import Factorised
 from archgrad.problem import Problem
 from archgrad.protocols import Executor, Policy, Store
@@ -62,10 +63,12 @@ def loop(
     A step is a function of (alpha, seed, t): the batch's noise comes from ``stream(seed, t)``, a trial's training
     seed from how often its architecture came before. So a run that was killed goes on by calling this again: the
     checkpoint is loaded, the unfinished step proposes the same batch, and its finished trials are found by index
-    (``offset`` + place in the run). Raises Failing.
+    (``offset`` + place in the run). Raises Failing, and UsageError where the recipe's parts do not go together.
     """
     streak = streak or Streak()
     policy, estimator, optimizer = recipe.policy, recipe.estimator, recipe.optimizer
+    # values come back from an executor as numbers, whatever the solver could differentiate
+    check_pairing(policy, estimator, 0, f"a search that trains each architecture by {type(problem.solver).__name__}")
     t, spent = 0, 0
 
     def checkpoint(diagnostics: Mapping[str, float]) -> None:
@@ -98,6 +101,8 @@ def loop(
 
     while spent < trials:
         batch = estimator.propose(policy, stream(seed, "search", t))  # h ~ p_alpha
+        if not len(batch):
+            raise UsageError(f"{type(estimator).__name__} asks for no evaluations, so a search has none to spend")
         architectures = problem.space.decode(batch.h)[: trials - spent]
         jobs = [
             Job(offset + spent + i, "search", a, replicates.seed(seed, a), fidelity)

@@ -21,11 +21,13 @@ def check_pairing(policy: Policy, estimator: Estimator, differentiable: int, sou
     """
     name = type(estimator).__name__
     if estimator.differentiates > differentiable:
-        order = "once" if differentiable == 1 else "values only" if differentiable == 0 else f"{differentiable} times"
         wanted = "differentiates f" if estimator.differentiates == 1 else "differentiates f twice"
-        offered = f"{source} gives {order}" if differentiable == 0 else f"{source} can be differentiated {order}"
-        advice = VALUES_ONLY if differentiable == 0 else f"a fixed temperature, or {VALUES_ONLY}"
-        raise UsageError(f"{name} {wanted} with respect to h, but {offered}; use {advice}")
+        if differentiable:
+            raise UsageError(
+                f"{name} {wanted} with respect to h, but {source} can be differentiated once; keep its temperature "
+                f"(learn='scale' or learn='none'), or use {VALUES_ONLY}"
+            )
+        raise UsageError(f"{name} {wanted} with respect to h, but {source} gives values only; use {VALUES_ONLY}")
     if estimator.independent and not policy.independent:
         raise UsageError(
             f"{name} asks for independent decisions, but {type(policy).__name__} lets later ones depend on earlier "

@@ -38,6 +38,9 @@ class Space(Protocol):
     def active(self, h: Tensor) -> Tensor:
         """``[*R, n, D, K] -> [*R, n, D]``: 1 where the decision matters, 0 where a parent's choice switched it off."""
 
+    def blend(self, h: Tensor) -> Tensor:
+        """Relaxed rows drawn to their first choice as far as they are switched off: canonical at vertices, smooth."""
+
     def encode(self, architectures: Sequence[Architecture]) -> Tensor:
         """Names to vertices ``[n, D, K]``."""
 
