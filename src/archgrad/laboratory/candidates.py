@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from archgrad.errors import UsageError
-from archgrad.estimators import PPO, ScoreFunction
+from archgrad.estimators import PPO, Lax, Rebar, Relax, ScoreFunction
 from archgrad.laboratory.measuring import Candidate
 from archgrad.protocols import Estimator
 from archgrad.text import nearest
@@ -16,7 +16,16 @@ CANDIDATES: tuple[Candidate, ...] = (
     Candidate("ScoreFunction-moving-average", lambda n: ScoreFunction(n, "moving-average"), training=320),
     Candidate("ScoreFunction-leave-one-out", lambda n: ScoreFunction(n, "leave-one-out")),
     Candidate("PPO", lambda n: PPO(n, epochs=1, entropy=0.0)),
+    Candidate("Rebar-fixed", lambda n: Rebar(n, learn="none")),
+    Candidate("Rebar-960", lambda n: Rebar(n), training=960),
+    Candidate("Relax-300", lambda n: Relax(n), training=300),
+    Candidate("Relax-1000", lambda n: Relax(n), training=1000),
+    Candidate("Relax-16000", lambda n: Relax(n), training=16000),
+    Candidate("Relax-through-f-3000", lambda n: Relax(n, through_f=True), training=3000),
+    Candidate("Lax-1000", lambda n: Lax(n), training=1000),
 )
+"""A number at the end of a name: evaluations of f spent on training first."""
+
 
 
 @dataclass(frozen=True)
@@ -32,7 +41,10 @@ class Family:
 
 
 TEMPERATURES = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
-SWEEP: tuple[Family, ...] = ()
+SWEEP: tuple[Family, ...] = (
+    Family("Rebar", lambda n, t: Rebar(n, temperature=t, learn="none")),
+    Family("Relax", lambda n, t: Relax(n, temperature=t, learn="scale"), training=1000),
+)
 
 
 def chosen(names: Sequence[str], among: Sequence[Candidate] = CANDIDATES) -> list[Candidate]:

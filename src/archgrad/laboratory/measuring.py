@@ -113,7 +113,7 @@ def measure(
         n = estimator.samples
         if not evaluations:
             evaluations = len(estimator.propose(policy, generator))
-        together = max(1, min(count, POINTS // evaluations)) if candidate.runs else 1
+        together = max(1, min(count, POINTS // max(1, evaluations))) if candidate.runs else 1
         many: Any = replicated(policy, together) if candidate.runs else policy  # type: ignore[type-var]
         while count:
             if count < together:

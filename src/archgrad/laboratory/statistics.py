@@ -18,7 +18,7 @@ CONFIDENCE = 0.95
 """Of the interval of the relative bias."""
 ENOUGH = 200
 """Effective draws a coordinate needs: (sum x^2)^2 / sum x^4. With fewer its mean is not yet normally distributed."""
-ROUNDING = 1e-9
+ROUNDING = 1e-6
 """Standard errors count as at least this part of |g|: below is arithmetic, not chance."""
 
 
@@ -170,7 +170,8 @@ def debiased(mean: Tensor, covariance: Tensor, terms: int) -> tuple[float, tuple
     # tr V^2 of an estimated V is too large by (tr V)^2 / terms
     squares = float(covariance.square().sum()) - trace**2 / (terms - 1)
     squares = max(squares, trace**2 / len(mean))
-    along = float(mean @ covariance @ mean) / total if total > 0 else squares / trace
+    # v, along the direction that came; a bias that noise has hidden came out shorter in a noisy direction
+    along = max(float(mean @ covariance @ mean) / total if total > 0 else 0.0, squares / trace)
 
     def below(b: float) -> float:
         """Probability of a mean as short as this one, or shorter."""
