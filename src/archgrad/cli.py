@@ -178,7 +178,7 @@ GRADIENTS: tuple[tuple[str, Any, str], ...] = (
     ("table", str, "for nasbench201: a CSV file, plain or gzip, with a row an architecture"),
     ("column", str, "the table's column to fit (cifar10_val_12)"),
     ("samples", int, "architectures an estimate draws (16)"),
-    ("draws", int, "estimates of each estimator (4000; 6000 for nasbench201)"),
+    ("draws", int, "estimates of each estimator (4000; 10000 for nasbench201)"),
     ("policy", str, "factorised or autoregressive (factorised)"),
     ("seed", int, "of the draws (0)"),
     ("out", str, "a folder for gradients.html, the pictures (none)"),
@@ -301,6 +301,13 @@ def _recipes(options: Namespace) -> int:
     return _listed(rows, options.json, "recipes")
 
 
+def _told(text: str) -> None:
+    """What is being done, on standard error: one line in a terminal, lines in a file."""
+    live = sys.stderr.isatty()
+    print(f"\r\x1b[2Karchgrad: {text}" if live else f"archgrad: {text}", end="" if live else "\n", file=sys.stderr)
+    sys.stderr.flush()
+
+
 def _gradients(options: Namespace) -> int:
     import torch
 
@@ -308,7 +315,9 @@ def _gradients(options: Namespace) -> int:
 
     torch.set_num_threads(1)  # CPU time is measured, and these tensors are too small to share
     given = {n: v for n, v in vars(options).items() if v is not None and n not in ("config", "json", "out")}
-    study = gradients(**given, out=options.out, progress=lambda text: print(f"archgrad: {text}", file=sys.stderr))
+    study = gradients(**given, out=options.out, progress=_told)
+    if sys.stderr.isatty():
+        print("\r\x1b[2K", end="", file=sys.stderr)
     if options.json:
         print(json.dumps(study.json(), allow_nan=False))
         return 0

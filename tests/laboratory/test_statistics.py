@@ -142,8 +142,18 @@ def test_estimates_without_noise_are_judged_as_well():
     assert wrong.bias == pytest.approx(0.5)
     assert quality(torch.zeros(ENOUGH, P).double()).verdict == "biased"
     few = quality(torch.zeros(ENOUGH - 1, P).double())
-    assert few.verdict == f"undecided: {ENOUGH - 1} draws are too few"
+    assert (
+        few.verdict
+        == f"unbiased as far as {ENOUGH - 1} draws can tell (would have seen nothing: too few of them count)"
+    )
     assert few.max_z is None
+
+
+def test_few_draws_are_judged_more_carefully():
+    """By Student's t: 300 studies of 150 draws, false alarms at 1e-3 each, and a gross error is still seen."""
+    assert sum(quality(draws(s, 150)).biased for s in range(300)) <= 2
+    assert quality(draws(0, 150, bias=-0.5 * EXACT, deviation=0.5)).biased
+    assert quality(draws(0, 150)).detectable > 1.1 * 40**0.5 * quality(draws(0, 6000)).detectable
 
 
 def test_the_family_wise_threshold():

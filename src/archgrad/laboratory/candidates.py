@@ -27,7 +27,6 @@ CANDIDATES: tuple[Candidate, ...] = (
 """A number at the end of a name: evaluations of f spent on training first."""
 
 
-
 @dataclass(frozen=True)
 class Family:
     """An estimator at every temperature. make: from samples and temperature; training as a candidate's."""

@@ -25,6 +25,7 @@ def alphas(problem: Known, policy: Policy) -> dict[str, Policy]:
     ones would need thousands. UsageError where the descent does not get there.
     """
     assert isinstance(policy, nn.Module)
+    problem.expectation(policy)  # what it does not know it says before anything is enumerated
     found: dict[str, Policy] = {"uniform": copy.deepcopy(policy)}
     walker = copy.deepcopy(policy)
     parameters = list(walker.parameters())

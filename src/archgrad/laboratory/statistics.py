@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from scipy.optimize import brentq
-from scipy.stats import gamma, norm
+from scipy.stats import gamma, norm, t
 from torch import Tensor
 
 LEVEL = 1e-3
@@ -18,6 +18,8 @@ CONFIDENCE = 0.95
 """Of the interval of the relative bias."""
 ENOUGH = 200
 """Effective draws a coordinate needs: (sum x^2)^2 / sum x^4. With fewer its mean is not yet normally distributed."""
+LEAST = 30
+"""Effective draws the projection on g needs; below ENOUGH it is judged by Student's t of so many, told as a z."""
 ROUNDING = 1e-6
 """Standard errors count as at least this part of |g|: below is arithmetic, not chance."""
 
@@ -57,7 +59,7 @@ class Quality:
         if self.biased:
             return "biased"
         if self.detectable is None:
-            return f"undecided: {self.draws} draws are too few"
+            return f"unbiased as far as {self.draws} draws can tell (would have seen nothing: too few of them count)"
         seen = f"{100 * self.detectable:.2g}%" if self.detectable < 0.995 else f"{100 * self.detectable:.0f}%"
         return f"unbiased as far as {self.draws} draws can tell (would have seen {seen})"
 
@@ -110,15 +112,22 @@ class Moments:
         mean = self.first / n / unit
         spread = ((self.square / n - (self.first / n).square()).clamp(min=0) * n / (n - 1)).sqrt() / abs(unit)
         error = (spread / n**0.5).clamp(min=ROUNDING * norm_g)
-        tested = (effective(self.x_square, self.x_fourth) >= ENOUGH) & (
-            effective(self.square, self.fourth).where(self.square > 0, torch.tensor(float(n))) >= ENOUGH
+        count = torch.minimum(
+            effective(self.x_square, self.x_fourth),
+            effective(self.square, self.fourth).where(self.square > 0, torch.tensor(float(n))),
         )
-        # draws that are all alike need no limit theorem; many that are all 0 are no accident either
-        alike = float(spread[-1]) <= ROUNDING * norm_g
-        tested[-1] |= alike and (n >= ENOUGH or float(self.x_square[-1]) > 0)
-        z = (mean / error).abs()[tested]
+        if float(spread[-1]) <= ROUNDING * norm_g and (n >= ENOUGH or float(self.x_square[-1]) > 0):
+            count[-1] = torch.inf  # draws that are all alike need no limit theorem; nor do many that are all 0
+        tested = count >= ENOUGH
+        z = (mean / error).abs()
+        few = float(count[-1])
+        if LEAST <= few < ENOUGH:
+            tested[-1] = True
+            z[-1] = float(norm.isf(t.sf(float(z[-1]), few - 1)))
+        z = z[tested]
         threshold = sidak(max(1, len(z)))
-        detectable = (threshold + float(norm.ppf(POWER))) * float(error[-1]) / norm_g if tested[-1] else None
+        limit = threshold if few >= ENOUGH else float(t.isf(norm.sf(threshold), max(few, 2) - 1))
+        detectable = (limit + float(norm.ppf(POWER))) * float(error[-1]) / norm_g if tested[-1] else None
         covariance = (self.outer - torch.outer(self.first[:-1], self.first[:-1]) / n) / (n - 1) / unit**2
         bias, interval = debiased(mean[:-1], *self._error_of_mean(covariance, unit))
         x_mean = self.x / n / unit
@@ -161,7 +170,8 @@ def debiased(mean: Tensor, covariance: Tensor, terms: int) -> tuple[float, tuple
 
     |mean|^2 is too long by tr(cov), on average. Its law under a bias b is close to a gamma distribution of mean
     tr V + b^2 and variance 2 tr V^2 + 4 b^2 v, v the variance along the bias; the interval holds every b under which
-    what came is not in either 2.5% tail. ``tests/laboratory`` measures its coverage.
+    what came is not in either 2.5% tail. Measured coverage of the nominal 95%: 94 to 99% for covariances that are
+    about even, 86 to 100% where one coordinate is five times as noisy as the others (``tests/laboratory``).
     """
     total = float(mean.square().sum())
     trace = float(covariance.trace())
