@@ -24,8 +24,12 @@ def wavy(h):
 @pytest.mark.parametrize("make", [Factorised, lambda space: Autoregressive(space, hidden=4)])
 @pytest.mark.parametrize(
     "problem",
-    [toy(), quadratic(2, 4, 3), enumerated("ragged", plain_space(2, 1, 4), wavy)]
-    + [enumerated("conditional", conditional_space(), wavy)],
+    [
+        toy(),
+        quadratic(2, 4, 3),
+        enumerated("ragged", plain_space(2, 1, 4), wavy),
+        enumerated("conditional", conditional_space(), wavy),
+    ],
     ids=lambda p: p.name,
 )
 def test_an_enumerated_expectation_is_the_sum_over_the_space(problem, make):

@@ -153,7 +153,7 @@ def test_few_draws_are_judged_more_carefully():
     """By Student's t: 300 studies of 150 draws, false alarms at 1e-3 each, and a gross error is still seen."""
     assert sum(quality(draws(s, 150)).biased for s in range(300)) <= 2
     assert quality(draws(0, 150, bias=-0.5 * EXACT, deviation=0.5)).biased
-    assert quality(draws(0, 150)).detectable > 1.1 * 40**0.5 * quality(draws(0, 6000)).detectable
+    assert quality(draws(0, 150)).max_z < quality(draws(0, 150)).threshold
 
 
 def test_the_family_wise_threshold():

@@ -29,9 +29,9 @@ class Quality:
     """How good an estimate is. Lengths are relative to |g|, the exact gradient's.
 
     bias: |E x - g|, with the part that chance alone explains taken off; interval: its confidence interval.
-    max_z: the largest |z| of the coordinates tested, of which the projection on g is one; None where none could
-    be. threshold: what an unbiased
-    estimator passes with probability LEVEL. left_out: coordinates with too few effective draws to be tested.
+    max_z: the largest |z| of the coordinates tested, of which the projection on g is one; None where none could be.
+    threshold: what an unbiased estimator passes with probability LEVEL. left_out: coordinates with too few effective
+    draws to be tested.
     detectable: the bias along g that these draws would have shown with probability POWER; None where draws are few.
     variance: of one estimate, summed over coordinates. rmse: sqrt(E|x - g|^2). cosine: mean cosine with g, 0 where
     the estimate is 0.
