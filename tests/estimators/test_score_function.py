@@ -105,6 +105,9 @@ def test_standardising_makes_the_step_blind_to_the_scale_of_f():
     assert torch.allclose(a, b)
     (flat,) = ScoreFunction(4, standardise=True).gradient(policy, batch, torch.ones(4).double()).gradient
     assert (flat == 0).all()
+    rounded = torch.tensor([3.0, 3.0, 3.0, 3.0 + 2**-51]).double()
+    (flat,) = ScoreFunction(4, "none", standardise=True).gradient(policy, batch, rounded).gradient
+    assert flat.abs().max() < 4
 
 
 def test_runs_step_together_as_they_do_alone():
@@ -124,7 +127,7 @@ def test_runs_step_together_as_they_do_alone():
     [
         ({"samples": 1}, "at least 2"),
         ({"samples": 0, "baseline": "none"}, "at least 1"),
-        ({"baseline": "mean"}, "none, moving-average or leave-one-out"),
+        ({"baseline": "mean"}, "none, moving-average, leave-one-out or learned"),
         ({"decay": 1.0}, "in \\[0, 1\\)"),
     ],
 )
