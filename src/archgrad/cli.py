@@ -178,7 +178,7 @@ GRADIENTS: tuple[tuple[str, Any, str], ...] = (
     ("table", str, "for nasbench201: a CSV file, plain or gzip, with a row an architecture"),
     ("column", str, "the table's column to fit (cifar10_val_12)"),
     ("samples", int, "architectures an estimate draws (16)"),
-    ("draws", int, "estimates of each estimator (4000; 10000 for nasbench201)"),
+    ("draws", int, "estimates of each estimator (2000; 1000 for nk_chain, 10000 for nasbench201)"),
     ("policy", str, "factorised or autoregressive (factorised)"),
     ("seed", int, "of the draws (0)"),
     ("out", str, "a folder for gradients.html, the pictures (none)"),

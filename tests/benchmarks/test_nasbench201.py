@@ -58,6 +58,6 @@ def test_the_fit_explains_the_real_table():
     assert r2 >= 0.985
     assert float(values.mean()) == pytest.approx(0, abs=1e-9)
     assert float(values.std(correction=0)) == pytest.approx(1)
-    again = nasbench201(TABLE)
     h = problem.space.enumerate().double()[:100]
-    assert torch.equal(problem.f(h), again.f(h))
+    first, again = (nasbench201(TABLE, steps=20).f(h) for _ in range(2))
+    assert torch.equal(first, again)

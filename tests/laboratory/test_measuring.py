@@ -97,10 +97,10 @@ def test_a_relaxation_is_flagged_by_its_exact_bias(problem, policy):
 
 def test_one_by_one_measures_what_replicas_measure(problem, policy):
     make = lambda n: ScoreFunction(n)  # noqa: E731
-    many = measure(problem, policy, Candidate("a", make), samples=4, draws=3000)
-    single = measure(problem, policy, Candidate("a", make, runs=False), samples=4, draws=3000)
-    assert single.quality.variance == pytest.approx(many.quality.variance, rel=0.1)
-    assert single.quality.draws == 3000
+    many = measure(problem, policy, Candidate("a", make), samples=4, draws=1500)
+    single = measure(problem, policy, Candidate("a", make, runs=False), samples=4, draws=1500)
+    assert single.quality.variance == pytest.approx(many.quality.variance, rel=0.15)
+    assert single.quality.draws == 1500
     assert not single.quality.biased
 
 

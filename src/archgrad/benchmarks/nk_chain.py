@@ -38,9 +38,9 @@ def nk_chain(D: int = 20, K: int = 7, seed: int = 0, *, noise: float = 0.0) -> K
         singles = (h * u.to(h)).sum((-2, -1))
         first, second, third = h[..., :-2, :], h[..., 1:-1, :], h[..., 2:, :]
         pairs = torch.einsum("...ik,...il,ikl->...", h[..., :-1, :], h[..., 1:, :], w.to(h))
-        # one factor after the other: K ** 3 numbers a triple and row would not fit the cache
-        left = torch.einsum("...ik,iklm->...ilm", first, t.to(h))
-        triples = torch.einsum("...ilm,...il,...im->...", left, second, third)
+        # the outer product first: K ** 3 numbers a triple and row would not fit the cache
+        outer = (first.unsqueeze(-1) * second.unsqueeze(-2)).flatten(-2)
+        triples = (torch.einsum("...iq,iqm->...im", outer, t.to(h).flatten(1, 2)) * third).sum((-2, -1))
         return -(singles + pairs + triples)
 
     def expectation(policy: Policy) -> Tensor:

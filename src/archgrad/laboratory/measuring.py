@@ -18,8 +18,8 @@ from archgrad.pairing import check_pairing, valued
 from archgrad.policies.replicated import replicated
 from archgrad.protocols import Estimator, Policy
 
-POINTS = 8192
-"""Evaluations of f made together: enough to be fast, few enough to stay in the cache."""
+TOGETHER = 250_000
+"""Numbers in the points h that are evaluated together: enough to be fast, few enough to stay in the cache."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Candidate:
 
     make: from a number of samples to a fresh estimator. training: evaluations of f made before it is measured: with
     ``observe(h, values)`` it is told a past, else it trains as ``gradient`` does. preparations: independent pasts or
-    trainings over which it is measured. runs: whether it takes policies with run dimensions; otherwise estimates are
+    trainings over which it is measured. most: estimates that suffice, for one that draws nothing. runs: whether it takes policies with run dimensions; otherwise estimates are
     made one by one, which is slow.
     """
 
@@ -36,6 +36,7 @@ class Candidate:
     make: Callable[[int], Estimator]
     training: int = 0
     preparations: int = 1
+    most: int | None = None
     runs: bool = True
 
 
@@ -104,6 +105,7 @@ def measure(
         raise UsageError(f"the exact gradient of {problem.name} is 0 at {alpha}, so no error is relative to it")
     moments = Moments(exact)
     seconds, trained, evaluations, n = 0.0, 0, 0, 0
+    draws = draws if candidate.most is None else min(draws, candidate.most)
     counts = shares(draws, min(candidate.preparations, draws))
     for group, count in enumerate(counts):
         generator = torch.Generator().manual_seed(mixed(seed, "gradients", candidate.name, alpha, group))
@@ -111,9 +113,13 @@ def measure(
         check_pairing(policy, estimator, problem.differentiable, f"the problem {problem.name}")
         trained = prepare(candidate, estimator, problem, policy, generator)
         n = estimator.samples
-        if not evaluations:
-            evaluations = len(estimator.propose(policy, generator))
-        together = max(1, min(count, POINTS // max(1, evaluations))) if candidate.runs else 1
+        # also what a first proposal does once, such as fitting a surrogate, is no part of an estimate's time
+        evaluations = len(estimator.propose(policy, generator))
+        together = (
+            max(1, min(count, TOGETHER // (max(1, evaluations) * problem.space.D * problem.space.K)))
+            if candidate.runs
+            else 1
+        )
         many: Any = replicated(policy, together) if candidate.runs else policy  # type: ignore[type-var]
         while count:
             if count < together:

@@ -15,7 +15,7 @@ from archgrad.testing import toy
 from archgrad.text import nearest
 
 PROBLEMS = ("toy", "nk_chain", "nasbench201")
-DRAWS = {"toy": 4000, "nk_chain": 4000, "nasbench201": 10000}
+DRAWS = {"toy": 2000, "nk_chain": 1000, "nasbench201": 10000}
 POLICIES = ("factorised", "autoregressive")
 HIDDEN = 8
 """Units of the autoregressive policy: enough to depend on the prefix, and few parameters to test."""
