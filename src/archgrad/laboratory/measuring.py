@@ -28,8 +28,8 @@ class Candidate:
 
     make: from a number of samples to a fresh estimator. training: evaluations of f made before it is measured: with
     ``observe(h, values)`` it is told a past, else it trains as ``gradient`` does. preparations: independent pasts or
-    trainings over which it is measured. most: estimates that suffice, for one that draws nothing. runs: whether it takes policies with run dimensions; otherwise estimates are
-    made one by one, which is slow.
+    trainings over which it is measured. most: estimates that suffice, for one that draws nothing. runs: whether it
+    takes policies with run dimensions; otherwise estimates are made one by one, which is slow.
     """
 
     name: str
