@@ -209,7 +209,7 @@ def check_estimator(
         problem: Known = Known("f", policy.space, f, expectation)  # type: ignore[arg-type]
         estimator = make()
         trained = 20 * len(estimator.propose(policy, _generator(0))) if estimator.learns else 0
-        candidate = Candidate(type(estimator).__name__, lambda n: make(), trained)
+        candidate = Candidate(type(estimator).__name__, lambda samples, space: make(), trained)
         quality = measure(problem, policy, candidate, samples=estimator.samples, draws=draws).quality
         assert not quality.biased, f"should be unbiased, but {quality}"
         assert quality.detectable is not None, f"more draws are needed to tell, {quality}"

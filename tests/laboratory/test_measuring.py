@@ -8,6 +8,7 @@ from torch.nn.functional import one_hot
 
 from archgrad import Autoregressive, Batch, Estimate, Factorised, Rebar, Relax, ScoreFunction, UsageError
 from archgrad.laboratory import Candidate, measure
+from archgrad.laboratory.candidates import plain
 from archgrad.laboratory.measuring import flat, shares
 from archgrad.testing import exact_gradient, plain_space, toy
 from tests.policies.test_policies import scrambled
@@ -53,9 +54,9 @@ def test_the_variance_of_one_sample_is_the_one_that_enumeration_gives(problem, p
     g = exact_gradient(policy, problem.f)[0]
     each = problem.f(h).reshape(-1, 1, 1) * (h - policy.marginals().detach())
     exact = float((p * (each - g).square().sum((-2, -1))).sum() / g.square().sum())
-    row = measure(problem, policy, Candidate("r", lambda n: ScoreFunction(n, "none")), samples=1, draws=20000)
+    row = measure(problem, policy, Candidate("r", lambda n, space: ScoreFunction(n, "none")), samples=1, draws=20000)
     assert row.quality.variance == pytest.approx(exact, rel=0.05)  # 20,000 draws: a standard error below 1%
-    four = measure(problem, policy, Candidate("r", lambda n: ScoreFunction(n, "none")), samples=4, draws=20000)
+    four = measure(problem, policy, Candidate("r", lambda n, space: ScoreFunction(n, "none")), samples=4, draws=20000)
     assert four.quality.variance == pytest.approx(exact / 4, rel=0.05)
     assert (row.samples, row.evaluations, four.samples, four.evaluations) == (1, 1, 4, 4)
     assert row.norm == pytest.approx(float(g.norm()))
@@ -65,7 +66,7 @@ def test_the_variance_of_one_sample_is_the_one_that_enumeration_gives(problem, p
 
 @pytest.mark.parametrize("baseline", ["none", "leave-one-out", "moving-average"])
 def test_the_score_function_passes(problem, policy, baseline):
-    candidate = Candidate(baseline, lambda n: ScoreFunction(n, baseline), training=40)
+    candidate = Candidate(baseline, lambda n, space: ScoreFunction(n, baseline), training=40)
     row = measure(problem, policy, candidate, samples=4, draws=4000)
     assert not row.quality.biased
     assert row.quality.detectable < (0.2 if baseline == "none" else 0.1)
@@ -79,13 +80,13 @@ def test_subtracting_the_batch_mean_is_flagged(problem, policy):
         def advantage(self, values):
             return values - values.mean(-1, keepdim=True)
 
-    row = measure(problem, policy, Candidate("mean", WithItself), samples=16, draws=8000)
+    row = measure(problem, policy, Candidate("mean", plain(WithItself)), samples=16, draws=8000)
     assert row.quality.verdict == "biased"
     assert row.quality.bias == pytest.approx(1 / 16, abs=0.02)
 
 
 def test_a_relaxation_is_flagged_by_its_exact_bias(problem, policy):
-    row = measure(problem, policy, Candidate("softmax", lambda n: Relaxed()), samples=16, draws=50)
+    row = measure(problem, policy, Candidate("softmax", lambda n, space: Relaxed()), samples=16, draws=50)
     h = policy.marginals().unsqueeze(-3)
     g = exact_gradient(policy, problem.f)[0]
     wrong = torch.autograd.grad(problem.f(h).sum(), policy.alpha)[0]
@@ -96,7 +97,7 @@ def test_a_relaxation_is_flagged_by_its_exact_bias(problem, policy):
 
 
 def test_one_by_one_measures_what_replicas_measure(problem, policy):
-    make = lambda n: ScoreFunction(n)  # noqa: E731
+    make = lambda n, space: ScoreFunction(n)  # noqa: E731
     many = measure(problem, policy, Candidate("a", make), samples=4, draws=1500)
     single = measure(problem, policy, Candidate("a", make, runs=False), samples=4, draws=1500)
     assert single.quality.variance == pytest.approx(many.quality.variance, rel=0.15)
@@ -105,16 +106,16 @@ def test_one_by_one_measures_what_replicas_measure(problem, policy):
 
 
 def test_relaxed_evaluations_count_as_evaluations(problem, policy):
-    row = measure(problem, policy, Candidate("rebar", lambda n: Rebar(n, learn="none")), samples=4, draws=300)
+    row = measure(problem, policy, Candidate("rebar", lambda n, space: Rebar(n, learn="none")), samples=4, draws=300)
     assert (row.samples, row.evaluations) == (4, 12)
-    row = measure(problem, policy, Candidate("relax", Relax), samples=4, draws=300)
+    row = measure(problem, policy, Candidate("relax", plain(Relax)), samples=4, draws=300)
     assert (row.samples, row.evaluations) == (4, 4)
 
 
 def test_training_is_counted_and_then_frozen(problem, policy):
     made, alpha = [], policy.alpha.detach().clone()
 
-    def make(n):
+    def make(n, space):
         made.append(Relax(n))
         return made[-1]
 
@@ -140,7 +141,7 @@ def test_a_past_is_a_third_uniform_and_is_drawn_anew(problem):
             assert torch.equal(values, problem.f(h))
             pasts.append(h)
 
-    row = measure(problem, policy, Candidate("s", Surrogate, training=90, preparations=3), samples=4, draws=100)
+    row = measure(problem, policy, Candidate("s", plain(Surrogate), training=90, preparations=3), samples=4, draws=100)
     assert row.training_evaluations == 90
     assert [len(h) for h in pasts] == [90] * 3
     assert not torch.equal(pasts[0], pasts[1])
@@ -153,27 +154,28 @@ def test_a_past_is_a_third_uniform_and_is_drawn_anew(problem):
 def test_what_is_not_finite_is_told_by_name(problem, policy):
     broken = dataclasses.replace(problem, f=lambda h: problem.f(h) / (h[..., 0, 0] != 1))
     with pytest.raises(UsageError, match=r"of odd at early of toy have NaN or infinite"):
-        measure(broken, policy, Candidate("odd", ScoreFunction), samples=4, draws=50, alpha="early")
+        measure(broken, policy, Candidate("odd", plain(ScoreFunction)), samples=4, draws=50, alpha="early")
 
 
 def test_a_gradient_of_zero_is_told(problem):
     flat_problem = dataclasses.replace(problem, expectation=lambda policy: 0 * policy.alpha.sum())
     with pytest.raises(UsageError, match="exact gradient of toy is 0"):
-        measure(flat_problem, Factorised(problem.space), Candidate("a", ScoreFunction), samples=4, draws=50)
+        measure(flat_problem, Factorised(problem.space), Candidate("a", plain(ScoreFunction)), samples=4, draws=50)
 
 
 def test_wrong_pairings_are_refused_before_any_work(problem, policy):
     values_only = dataclasses.replace(problem, differentiable=0)
     with pytest.raises(UsageError, match=r"Relaxed differentiates f.*the problem toy gives values only"):
-        measure(values_only, policy, Candidate("a", lambda n: Relaxed()), samples=4, draws=50)
+        measure(values_only, policy, Candidate("a", lambda n, space: Relaxed()), samples=4, draws=50)
     lstm = Autoregressive(problem.space, hidden=2).double()
     with pytest.raises(UsageError, match="independent decisions"):
-        measure(problem, lstm, Candidate("a", lambda n: Relaxed()), samples=4, draws=50)
+        measure(problem, lstm, Candidate("a", lambda n, space: Relaxed()), samples=4, draws=50)
 
 
 def test_equal_seeds_give_equal_numbers(problem, policy):
     a, b, c = (
-        measure(problem, policy, Candidate("a", ScoreFunction), samples=4, draws=300, seed=s).quality for s in (1, 1, 2)
+        measure(problem, policy, Candidate("a", plain(ScoreFunction)), samples=4, draws=300, seed=s).quality
+        for s in (1, 1, 2)
     )
     assert a == b
     assert a != c
@@ -182,7 +184,7 @@ def test_equal_seeds_give_equal_numbers(problem, policy):
 def test_an_autoregressive_policy_is_measured_in_all_its_parameters():
     problem = toy(2, 3)
     policy = scrambled(Autoregressive(problem.space, hidden=3).double())
-    row = measure(problem, policy, Candidate("a", ScoreFunction), samples=4, draws=3000)
+    row = measure(problem, policy, Candidate("a", plain(ScoreFunction)), samples=4, draws=3000)
     assert not row.quality.biased
     assert row.quality.coordinates + row.quality.left_out > sum(p.numel() for p in policy.parameters()) * 0.8
 

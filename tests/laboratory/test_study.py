@@ -114,7 +114,7 @@ def test_what_is_wrong_is_said_in_one_line(run, tmp_path, arguments, words):
 
 def test_candidates_problems_and_alphas_of_ones_own():
     problem = toy(2, 3)
-    mine = Candidate("mine", lambda n: ScoreFunction(n))
+    mine = Candidate("mine", lambda n, space: ScoreFunction(n))
     policy = Factorised(problem.space).double()
     done = gradients(problem, estimators=[mine, "PPO"], points={"here": policy}, samples=4, draws=400)
     assert [(r.alpha, r.estimator) for r in done.rows] == [("here", "mine"), ("here", "PPO")]
@@ -155,7 +155,7 @@ def test_the_sweep_has_every_temperature_and_its_own_picture(tmp_path):
 
 
 def test_a_name_cannot_break_the_page(tmp_path):
-    evil = Candidate("</script><b>x", lambda n: ScoreFunction(n))
+    evil = Candidate("</script><b>x", lambda n, space: ScoreFunction(n))
     problem = toy(2, 3)
     done = gradients(problem, estimators=[evil], points={"a": Factorised(problem.space).double()}, draws=20)
     write_gradients(done, tmp_path / "g.html")

@@ -17,6 +17,7 @@ from archgrad.loop import mixed
 from archgrad.pairing import check_pairing, valued
 from archgrad.policies.replicated import replicated
 from archgrad.protocols import Estimator, Policy
+from archgrad.spaces.decisions import Decisions
 
 TOGETHER = 250_000
 """Numbers in the points h that are evaluated together: enough to be fast, few enough to stay in the cache."""
@@ -26,14 +27,14 @@ TOGETHER = 250_000
 class Candidate:
     """An estimator to be measured.
 
-    make: from a number of samples to a fresh estimator. training: evaluations of f made before it is measured: with
-    ``observe(h, values)`` it is told a past, else it trains as ``gradient`` does. preparations: independent pasts or
-    trainings over which it is measured. most: estimates that suffice, for one that draws nothing. runs: whether it
-    takes policies with run dimensions; otherwise estimates are made one by one, which is slow.
+    make: from a number of samples and the space to a fresh estimator. training: evaluations of f made before it is
+    measured: with ``observe(h, values)`` it is told a past, else it trains as ``gradient`` does. preparations:
+    independent pasts or trainings over which it is measured. most: estimates that suffice, for one that draws nothing.
+    runs: whether it takes policies with run dimensions; otherwise estimates are made one by one, which is slow.
     """
 
     name: str
-    make: Callable[[int], Estimator]
+    make: Callable[[int, Decisions], Estimator]
     training: int = 0
     preparations: int = 1
     most: int | None = None
@@ -109,7 +110,7 @@ def measure(
     counts = shares(draws, min(candidate.preparations, draws))
     for group, count in enumerate(counts):
         generator = torch.Generator().manual_seed(mixed(seed, "gradients", candidate.name, alpha, group))
-        estimator = candidate.make(samples)
+        estimator = candidate.make(samples, problem.space)
         check_pairing(policy, estimator, problem.differentiable, f"the problem {problem.name}")
         trained = prepare(candidate, estimator, problem, policy, generator)
         n = estimator.samples

@@ -100,4 +100,4 @@ def check_counts(samples: int, draws: int | None) -> None:
 
 def fits(problem: Known, policy: Policy, candidate: Candidate, samples: int) -> None:
     """UsageError where they do not go together."""
-    check_pairing(policy, candidate.make(samples), problem.differentiable, f"the problem {problem.name}")
+    check_pairing(policy, candidate.make(samples, problem.space), problem.differentiable, f"the problem {problem.name}")
