@@ -11,6 +11,7 @@ from archgrad.estimators import (
     ARSM,
     PPO,
     DisARM,
+    DoublyRobust,
     Exact,
     GumbelSoftmax,
     Lax,
@@ -27,12 +28,21 @@ from archgrad.estimators import (
 from archgrad.laboratory.measuring import Candidate
 from archgrad.protocols import Estimator
 from archgrad.spaces.decisions import Decisions
+from archgrad.surrogates import GaussianProcess, Linear, Pairwise
+from archgrad.surrogates.surrogate import Surrogate
 from archgrad.text import nearest
 
 
 def plain(kind: Callable[..., Estimator], **options: Any) -> Callable[[int, Decisions], Estimator]:
     """For an estimator that knows everything once it knows its number of samples."""
     return lambda samples, space: kind(samples, **options)
+
+
+def robust(
+    model: Callable[[Decisions], Surrogate], inner: Callable[[int], Estimator], shrink: float = 1.0
+) -> Callable[[int, Decisions], Estimator]:
+    """A surrogate of f, corrected by another estimator; shrink = 0: the surrogate's gradient alone."""
+    return lambda samples, space: DoublyRobust(model(space), inner(samples), shrink=shrink)
 
 
 CANDIDATES: tuple[Candidate, ...] = (
@@ -62,6 +72,14 @@ CANDIDATES: tuple[Candidate, ...] = (
     Candidate("Relax-8000", plain(Relax), training=8000),
     Candidate("Relax-through-f-3000", plain(Relax, through_f=True), training=3000),
     Candidate("Lax-1000", plain(Lax), training=1000),
+    Candidate("DoublyRobust-linear-300", robust(lambda space: Linear(), ScoreFunction), training=300, preparations=20),
+    Candidate(
+        "DoublyRobust-pairwise-300", robust(lambda space: Pairwise(), ScoreFunction), training=300, preparations=20
+    ),
+    Candidate("DoublyRobust-300", robust(GaussianProcess, ScoreFunction), training=300, preparations=20),
+    Candidate("DoublyRobust-1000", robust(GaussianProcess, ScoreFunction), training=1000, preparations=20),
+    Candidate("DoublyRobust-Unordered-300", robust(GaussianProcess, Unordered), training=300, preparations=20),
+    Candidate("DoublyRobust-model-300", robust(GaussianProcess, ScoreFunction, 0.0), training=300, preparations=20),
     Candidate("Exact", lambda samples, space: Exact(), most=4),
 )
 """A number at the end of a name: evaluations of f spent on training first."""
