@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import datetime
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -222,7 +223,7 @@ def gradients(
     """
     from archgrad.laboratory import SWEEP, alphas, study
     from archgrad.laboratory.candidates import CANDIDATES, chosen
-    from archgrad.laboratory.problems import DRAWS, policy_named, problem_named
+    from archgrad.laboratory.problems import DRAWS, PASTS, policy_named, problem_named
     from archgrad.laboratory.study import check_counts
 
     check_counts(samples, draws)
@@ -232,6 +233,9 @@ def gradients(
         if estimators is None
         else [c for e in estimators for c in (chosen([e]) if isinstance(e, str) else [e])]
     )
+    pasts = PASTS.get(problem) if isinstance(problem, str) else None
+    if pasts is not None:
+        candidates = [dataclasses.replace(c, preparations=min(c.preparations, pasts)) for c in candidates]
     if points is None:
         points = alphas(known, policy_named(policy, known) if isinstance(policy, str) else policy)
     done = study(

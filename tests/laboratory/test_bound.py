@@ -59,6 +59,16 @@ def test_the_gap_is_the_mean_of_curvatures_along_single_decisions():
     assert total == pytest.approx(gap(problem, policy).gap, rel=1e-4)
 
 
+def test_the_curvature_of_a_decision_counts_where_earlier_ones_are_decided():
+    """The second decision's curvature is 2 at the first one's choices and 0 at its mean; with it the bound is tight."""
+    problem = enumerated(
+        "two", plain_space(2, 2), lambda h: (2 * h[..., 0, 0] - 1) ** 2 * h[..., 1, :].square().sum(-1)
+    )
+    found = gap(problem, Factorised(problem.space).double(), points=200)
+    assert found.gap == pytest.approx(1)
+    assert found.high == pytest.approx(1)
+
+
 def test_interactions_between_decisions_do_not_count():
     """A multilinear f has the largest mixed derivatives and no gap at all."""
     problem = nk_chain(5, 3)

@@ -122,6 +122,21 @@ def test_candidates_problems_and_alphas_of_ones_own():
     assert done.false_alarms == pytest.approx(2e-3)
 
 
+def test_the_toy_takes_few_pasts_and_no_other_problem_does():
+    made = []
+
+    def make(samples, space):
+        made.append(ScoreFunction(samples))
+        return made[-1]
+
+    many = Candidate("many", make, preparations=20)
+    where = {"here": Factorised(toy().space).double()}
+    for problem, pasts in (("toy", 4), (toy(), 20)):
+        made.clear()
+        gradients(problem, estimators=[many], points=where, draws=100)
+        assert len(made) == pasts + 1  # one to ask whether it fits
+
+
 def test_who_does_not_fit_is_left_out_with_the_reason():
     problem = toy(2, 3)
     points = {"uniform": Factorised(problem.space).double()}

@@ -16,6 +16,8 @@ from archgrad.text import nearest
 
 PROBLEMS = ("toy", "nk_chain", "nasbench201")
 DRAWS = {"toy": 2000, "nk_chain": 1000, "nasbench201": 10000}
+PASTS = {"toy": 4}
+"""At most so many pasts or trainings of one estimator: a demonstration should not wait for surrogates to be fitted."""
 POLICIES = ("factorised", "autoregressive")
 HIDDEN = 8
 """Units of the autoregressive policy: enough to depend on the prefix, and few parameters to test."""
