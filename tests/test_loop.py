@@ -68,7 +68,7 @@ def test_ppo_finds_the_optimum_of_a_separable_function(tmp_path):
     assert torch.equal(recipe.policy.mode()[0].argmax(-1), TABLE.argmin(-1))
 
 
-@pytest.mark.parametrize("make", [ppo, reinforce, RECIPES["nasnet"]])
+@pytest.mark.parametrize("make", [ppo, reinforce, *(RECIPES[r] for r in ("nasnet", "relax", "doubly_robust"))])
 def test_interrupted_anywhere_and_resumed_it_is_the_same_run(tmp_path, make):
     """Before each of the first 32 evaluations in turn: batches, checkpoints and a short last batch all lie between."""
     want = run(tmp_path / "whole.sqlite", make(SPACE, 0, samples=6), 32)

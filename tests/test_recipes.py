@@ -3,22 +3,37 @@
 import pytest
 import torch
 
-from archgrad import PPO, Autoregressive, Choice, Factorised, ScoreFunction, UsageError, mlp, space_of
+from archgrad import (
+    PPO,
+    Autoregressive,
+    Choice,
+    DoublyRobust,
+    Factorised,
+    NaturalGradient,
+    Relax,
+    ScoreFunction,
+    UsageError,
+    mlp,
+    space_of,
+)
 from archgrad.recipes import RECIPES, recipe
 from archgrad.testing import plain_space
 
 SPACE = plain_space(3, 2)
 
 
-@pytest.mark.parametrize(
-    ("name", "policy", "estimator"),
-    [
-        ("ppo", Factorised, PPO),
-        ("reinforce", Factorised, ScoreFunction),
-        ("nasnet", Autoregressive, PPO),
-        ("zoph_le", Autoregressive, ScoreFunction),
-    ],
-)
+COMPOSITIONS = [
+    ("ppo", Factorised, PPO),
+    ("reinforce", Factorised, ScoreFunction),
+    ("nasnet", Autoregressive, PPO),
+    ("zoph_le", Autoregressive, ScoreFunction),
+    ("relax", Factorised, Relax),
+    ("doubly_robust", Factorised, DoublyRobust),
+    ("exponentiated_weights", Factorised, NaturalGradient),
+]
+
+
+@pytest.mark.parametrize(("name", "policy", "estimator"), COMPOSITIONS)
 def test_parts(name, policy, estimator):
     made = recipe(name, SPACE, 0)
     assert (type(made.policy), type(made.estimator), made.name) == (policy, estimator, name)
@@ -41,7 +56,7 @@ def test_a_small_budget_gets_small_batches(trials, samples):
 def test_unknown_names_are_refused_with_the_nearest():
     with pytest.raises(UsageError, match="got 'renforce'; did you mean 'reinforce'"):
         recipe("renforce", SPACE)
-    assert set(RECIPES) == {"ppo", "reinforce", "nasnet", "zoph_le"}
+    assert set(RECIPES) == {test[0] for test in COMPOSITIONS}
 
 
 @pytest.mark.parametrize("name", RECIPES)

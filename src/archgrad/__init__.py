@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         ARSM,
         PPO,
         DisARM,
+        DoublyRobust,
         Exact,
         GumbelSoftmax,
         Lax,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     )
     from archgrad.executors import Inline, Processes
     from archgrad.objectives import LossPlusCost, ValidLoss, WeightedProduct
-    from archgrad.policies import Autoregressive, Factorised
+    from archgrad.policies import Autoregressive, Factorised, Transformer
     from archgrad.problem import Problem
     from archgrad.recipes import Recipe
     from archgrad.records import Batch, Estimate, Job, Result, Status, Step, Trial
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
         space_of,
     )
     from archgrad.stores import SQLite
+    from archgrad.surrogates import GaussianProcess
     from archgrad.tasks import Data, load
 
 _HOME = {
@@ -59,6 +61,7 @@ _HOME = {
     "archgrad.estimators": (
         "ARSM",
         "DisARM",
+        "DoublyRobust",
         "Exact",
         "GumbelSoftmax",
         "Lax",
@@ -77,7 +80,7 @@ _HOME = {
     ),
     "archgrad.executors": ("Inline", "Processes"),
     "archgrad.objectives": ("LossPlusCost", "ValidLoss", "WeightedProduct"),
-    "archgrad.policies": ("Autoregressive", "Factorised"),
+    "archgrad.policies": ("Autoregressive", "Factorised", "Transformer"),
     "archgrad.problem": ("Problem",),
     "archgrad.recipes": ("Recipe",),
     "archgrad.records": ("Batch", "Estimate", "Job", "Result", "Status", "Step", "Trial"),
@@ -94,6 +97,7 @@ _HOME = {
         "space_of",
     ),
     "archgrad.stores": ("SQLite",),
+    "archgrad.surrogates": ("GaussianProcess",),
     "archgrad.tasks": ("Data", "load"),
 }
 
@@ -107,10 +111,12 @@ __all__ = [
     "Decision",
     "Decisions",
     "DisARM",
+    "DoublyRobust",
     "Estimate",
     "Exact",
     "Factorised",
     "FromScratch",
+    "GaussianProcess",
     "GumbelSoftmax",
     "Inline",
     "InputChoice",
@@ -135,6 +141,7 @@ __all__ = [
     "Step",
     "StraightThrough",
     "Supernet",
+    "Transformer",
     "Trial",
     "Unordered",
     "UsageError",

@@ -1,13 +1,13 @@
-"""What a Python user calls: search, resume, report, predict."""
+"""What a Python user calls: search, resume, report, predict, gradients."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
@@ -30,7 +30,12 @@ from archgrad.spaces.model import ModelSpace, space_of
 from archgrad.stores import SQLite
 from archgrad.watch import Watcher
 
-__all__ = ["export", "predict", "report", "resume", "search"]
+if TYPE_CHECKING:
+    from archgrad.benchmarks import Known
+    from archgrad.laboratory import Candidate, Study
+    from archgrad.protocols import Policy
+
+__all__ = ["export", "gradients", "predict", "report", "resume", "search"]
 
 GIVEN = "given from Python"
 """What the configuration says of a part that no name stands for."""
@@ -191,3 +196,58 @@ def export(
             extra={k: card[k] for k in ("params", "macs", "split_hash") if k in card},
         )
     return {"folder": str(target), "files": handed["files"], "notes": handed["notes"]}
+
+
+def gradients(
+    problem: str | Known = "toy",
+    *,
+    table: str | Path | None = None,
+    column: str | None = None,
+    samples: int = 16,
+    draws: int | None = None,
+    estimators: Sequence[str | Candidate] | None = None,
+    policy: str | Policy = "factorised",
+    points: Mapping[str, Policy] | None = None,
+    sweep: bool = False,
+    seed: int = 0,
+    out: str | Path | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Study:
+    """Bias, variance and cost of gradient estimators where the exact gradient is known.
+
+    problem: toy, nk_chain, nasbench201 (with ``table``), or a ``Known`` of yours. estimators: names, or candidates of
+    yours; all that go with the policy if None, while one that is named and does not go with it is refused. policy:
+    factorised, autoregressive, or where the exact descent should begin. points: alphas of your own, by name, in place
+    of uniform, halfway and late. sweep: temperatures as well. out: a folder for the pictures, gradients.html.
+    """
+    from archgrad.laboratory import SWEEP, alphas, study
+    from archgrad.laboratory.candidates import CANDIDATES, chosen
+    from archgrad.laboratory.problems import DRAWS, policy_named, problem_named
+    from archgrad.laboratory.study import check_counts
+
+    check_counts(samples, draws)
+    known = problem_named(problem, table, column) if isinstance(problem, str) else problem
+    candidates = (
+        list(CANDIDATES)
+        if estimators is None
+        else [c for e in estimators for c in (chosen([e]) if isinstance(e, str) else [e])]
+    )
+    if points is None:
+        points = alphas(known, policy_named(policy, known) if isinstance(policy, str) else policy)
+    done = study(
+        known,
+        points,
+        candidates,
+        samples=samples,
+        draws=DRAWS.get(known.name, 4000) if draws is None else draws,
+        seed=seed,
+        families=SWEEP if sweep else (),
+        strict=estimators is not None,
+        progress=progress,
+    )
+    if out is not None:
+        from archgrad.reports.gradients import write_gradients
+
+        with writing(Path(out)):
+            write_gradients(done, Path(out) / "gradients.html")
+    return done

@@ -89,6 +89,7 @@ def command(arguments: list[str]) -> int:
         "predict": _predict,
         "spaces": _spaces,
         "recipes": _recipes,
+        "gradients": _gradients,
     }
     return run[options.subcommand](options[options.subcommand])
 
@@ -115,7 +116,8 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
     # print_config=None: the option of that name is ours, jsonargparse would take it for its own
     commands = {name: Parser(description=text, print_config=None) for name, text in COMMANDS.items()}
     for name, p in commands.items():
-        p.add_argument("--json", action="store_true", help="print one JSON object on standard output and nothing else")
+        value = "a JSON list" if name == "gradients" else "one JSON object"
+        p.add_argument("--json", action="store_true", help=f"print {value} on standard output and nothing else")
         if name in ("resume", "report", "export", "predict"):
             p.add_argument("run", type=str, help="the folder of a run")
     search = commands["search"]
@@ -132,6 +134,10 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
     commands["report"].add_argument("--out", type=str, help="where to write the page (RUN/report.html)")
     commands["export"].add_argument("--out", type=str, help="folder for the model's files (RUN)")
     commands["predict"].add_argument("file", type=str, help=".npz, .npy, an image, or a folder of images")
+    for name, kind, text in GRADIENTS:
+        commands["gradients"].add_argument(f"--{name}", type=kind, help=text)
+    commands["gradients"].add_argument("--estimators", type=str, nargs="+", help="names, or their beginnings (all)")
+    commands["gradients"].add_argument("--sweep", action="store_true", help="temperatures as well, .05 to 2")
     sub = parser.add_subcommands(required=True, metavar="COMMAND")
     for name, p in commands.items():
         sub.add_subcommand(name, p, help=COMMANDS[name])
@@ -146,6 +152,7 @@ COMMANDS = {
     "predict": "run the chosen network on a file",
     "spaces": "list the spaces that can be searched",
     "recipes": "list the methods that search",
+    "gradients": "measure bias and variance of the gradient estimators where the exact gradient is known",
 }
 
 SEARCH: tuple[tuple[str, Any, str], ...] = (
@@ -164,6 +171,17 @@ SEARCH: tuple[tuple[str, Any, str], ...] = (
     ("random-mean", int, "random architectures trained fully, for comparison (3)"),
     ("trial-limit", float, "seconds an evaluation may take (600)"),
     ("limit", int, "examples to use of train and validation together (all)"),
+)
+
+GRADIENTS: tuple[tuple[str, Any, str], ...] = (
+    ("problem", str, "toy, nk_chain or nasbench201 (toy)"),
+    ("table", str, "for nasbench201: a CSV file, plain or gzip, with a row an architecture"),
+    ("column", str, "the table's column to fit (cifar10_val_12)"),
+    ("samples", int, "architectures an estimate draws (16)"),
+    ("draws", int, "estimates of each estimator (2000; 1000 for nk_chain, 10000 for nasbench201)"),
+    ("policy", str, "factorised or autoregressive (factorised)"),
+    ("seed", int, "of the draws (0)"),
+    ("out", str, "a folder for gradients.html, the pictures (none)"),
 )
 
 
@@ -281,6 +299,39 @@ def _recipes(options: Namespace) -> int:
         for name, make in RECIPES.items()
     ]
     return _listed(rows, options.json, "recipes")
+
+
+def _told(text: str) -> None:
+    """What is being done, on standard error: one line in a terminal, lines in a file."""
+    live = sys.stderr.isatty()
+    print(f"\r\x1b[2Karchgrad: {text}" if live else f"archgrad: {text}", end="" if live else "\n", file=sys.stderr)
+    sys.stderr.flush()
+
+
+def _gradients(options: Namespace) -> int:
+    import torch
+
+    from archgrad.api import gradients
+
+    torch.set_num_threads(1)  # CPU time is measured, and these tensors are too small to share
+    given = {n: v for n, v in vars(options).items() if v is not None and n not in ("config", "json", "out")}
+    study = gradients(**given, out=options.out, progress=_told)
+    if sys.stderr.isatty():
+        print("\r\x1b[2K", end="", file=sys.stderr)
+    if options.json:
+        print(json.dumps(study.json(), allow_nan=False))
+        return 0
+    from rich.console import Console
+
+    from archgrad.reports.gradients import render_study
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=240)  # a table in a file is not broken
+    console.print(render_study(study))
+    if options.out is not None:
+        print(f"Pictures: {Path(options.out) / 'gradients.html'}")
+    return 0
 
 
 def _listed(rows: list[dict[str, Any]], as_json: bool, kind: str) -> int:

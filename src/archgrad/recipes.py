@@ -8,10 +8,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.optim import Adam, Optimizer
+from torch.optim import SGD, Adam, Optimizer
 
 from archgrad.errors import UsageError
+from archgrad.estimators.doubly_robust import DoublyRobust
+from archgrad.estimators.natural_gradient import NaturalGradient
 from archgrad.estimators.ppo import PPO
+from archgrad.estimators.relax import Relax
 from archgrad.estimators.score_function import ScoreFunction
 from archgrad.policies.autoregressive import Autoregressive
 from archgrad.policies.factorised import Factorised
@@ -19,6 +22,7 @@ from archgrad.policies.prior import near
 from archgrad.protocols import Estimator, Policy
 from archgrad.spaces.decisions import Decisions
 from archgrad.spaces.model import ModelSpace
+from archgrad.surrogates.gaussian_process import GaussianProcess
 from archgrad.text import nearest
 
 
@@ -102,11 +106,56 @@ def nasnet(
     return Recipe("nasnet", policy, PPO(samples, epochs=epochs, entropy=entropy), Adam(policy.parameters(), lr))
 
 
+def exponentiated_weights(
+    space: Decisions,
+    seed: int = 0,
+    *,
+    samples: int = 10,
+    lr: float = 0.2,
+    damping: float = 0.05,
+    entropy: float = 0.01,
+    near_default: float | None = NEAR,
+) -> Recipe:
+    """Independent decisions, each choice's probability multiplied by exp(-lr * what it adds to f).
+
+    Kivinen & Warmuth (1997); the natural gradient (Amari 1998) with plain steps, and with EXP3-IX's damping (Neu 2015).
+    """
+    policy = Factorised(space, prior=start(space, near_default))
+    estimator = NaturalGradient(samples, damping=damping, standardise=True, entropy=entropy)
+    return Recipe("exponentiated_weights", policy, estimator, SGD(policy.parameters(), lr))
+
+
+def relax(
+    space: Decisions, seed: int = 0, *, samples: int = 10, lr: float = 0.1, near_default: float | None = NEAR
+) -> Recipe:
+    """Independent decisions, RELAX: a learned control variate, f a black box. Grathwohl et al. (2018).
+
+    The control variate learns from each batch after its use; with fewer than some hundred trials it has learned little.
+    """
+    policy = Factorised(space, prior=start(space, near_default))
+    return Recipe("relax", policy, Relax(samples, seed=seed), Adam(policy.parameters(), lr))
+
+
+def doubly_robust(
+    space: Decisions, seed: int = 0, *, samples: int = 10, lr: float = 0.1, near_default: float | None = NEAR
+) -> Recipe:
+    """Independent decisions; a Gaussian process of all past trials is the control variate. Dudik, Langford & Li (2011).
+
+    Unbiased, whatever the process says; a batch's own values join the past only after their use.
+    """
+    policy = Factorised(space, prior=start(space, near_default))
+    estimator = DoublyRobust(GaussianProcess(space), ScoreFunction(samples))
+    return Recipe("doubly_robust", policy, estimator, Adam(policy.parameters(), lr))
+
+
 RECIPES: Mapping[str, Callable[..., Recipe]] = {
     "ppo": ppo,
     "reinforce": reinforce,
     "nasnet": nasnet,
     "zoph_le": zoph_le,
+    "relax": relax,
+    "doubly_robust": doubly_robust,
+    "exponentiated_weights": exponentiated_weights,
 }
 """The recipes of the command line, by name; from Python any function from a space and a seed to a Recipe will do."""
 

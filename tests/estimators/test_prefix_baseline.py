@@ -94,6 +94,7 @@ def test_frozen_it_stays_as_it_is_and_a_resumed_one_goes_on_equally():
 @pytest.mark.parametrize("make", [Factorised, Autoregressive])
 def test_it_lowers_the_variance_below_the_best_constant(make):
     """Exact variances of one sample: f has interactions; the constant is E[f] itself, which nobody would know."""
+    torch.manual_seed(0)
     policy = scrambled(make(plain_space(3, 3, 3)).double(), scale=0.3)
     h = policy.space.enumerate().double()
     p = policy.log_prob(h).exp().detach()
@@ -129,6 +130,7 @@ def test_scores_by_decision_add_up_to_the_score():
 
 @pytest.mark.parametrize("make", [Factorised, Autoregressive])
 def test_runs_learn_together_as_they_do_alone(make):
+    torch.manual_seed(0)
     space = conditional_space()
     many = scrambled(make(space, runs=(3,)).double())
     batches = [Batch(many.sample(6, torch.Generator().manual_seed(s))) for s in range(3)]

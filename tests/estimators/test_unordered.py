@@ -56,6 +56,16 @@ def test_the_ratios_estimate_one_for_sets_too_large_for_subsets(n, q, spread):
     assert torch.allclose(second.sum(-1) / others, torch.ones(n).double(), rtol=0, atol=1e-10)
 
 
+def test_many_runs_have_the_ratios_of_each():
+    p = torch.rand(2, 70, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) / 3
+    q = 1 - p.sum(-1)
+    first, second = ratios(p, q)
+    for at in ((0, 0), (0, 69), (1, 0), (1, 69)):
+        alone = ratios(p[at], q[at])
+        assert torch.allclose(first[at], alone[0], rtol=1e-13)
+        assert torch.allclose(second[at], alone[1], rtol=1e-13)
+
+
 def sets(policy, k):
     """Every set of k architectures with its probability, which is the sum over the orders it can be drawn in."""
     h = policy.space.enumerate().to(next(policy.parameters()).dtype)

@@ -2,5 +2,6 @@
 
 from archgrad.benchmarks.known import Known, enumerated
 from archgrad.benchmarks.nasbench201 import nasbench201
+from archgrad.benchmarks.nk_chain import nk_chain
 
-__all__ = ["Known", "enumerated", "nasbench201"]
+__all__ = ["Known", "enumerated", "nasbench201", "nk_chain"]

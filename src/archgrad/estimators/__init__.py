@@ -2,6 +2,7 @@
 
 from archgrad.estimators.arsm import ARSM
 from archgrad.estimators.disarm import DisARM
+from archgrad.estimators.doubly_robust import DoublyRobust
 from archgrad.estimators.exact import Exact
 from archgrad.estimators.gumbel_softmax import GumbelSoftmax, annealed
 from archgrad.estimators.lax import Lax
@@ -21,6 +22,7 @@ __all__ = [
     "ARSM",
     "PPO",
     "DisARM",
+    "DoublyRobust",
     "Exact",
     "GumbelSoftmax",
     "Lax",

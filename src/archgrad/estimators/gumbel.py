@@ -31,7 +31,9 @@ def conditional(log_p: Tensor, b: Tensor, noise: Tensor) -> Tensor:
 
 def relaxed(z: Tensor, temperature: Tensor | float) -> Tensor:
     """softmax(z / temperature), ``[..., K]``: a vertex as temperature goes to 0."""
-    return (z / temperature).softmax(-1)
+    exists = z > -torch.inf
+    # -inf / t has no derivative in t: a choice that does not exist would make a learned temperature NaN
+    return (z.masked_fill(~exists, 0) / temperature).masked_fill(~exists, -torch.inf).softmax(-1)
 
 
 def check_temperature(temperature: float) -> None:

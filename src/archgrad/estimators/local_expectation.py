@@ -50,7 +50,7 @@ class LocalExpectation:
         values = values.detach()
         every = _points(policy)
         n = len(batch) // every
-        space, drawn = policy.space, batch.memo["drawn"]
+        drawn = batch.memo["drawn"]
         own = torch.unflatten(batch.h, -3, (n, every))[..., 0, :, :]
         log_p = policy.conditionals(own)
         finite = log_p.masked_fill(log_p == -torch.inf, 0)
@@ -67,7 +67,8 @@ class LocalExpectation:
                 joint = (joint.masked_fill(joint == -torch.inf, 0) * drawn).sum((-2, -1))
                 joint = torch.unflatten(joint, -1, (n, every))
                 weights = _table(policy, drawn, joint, -torch.inf).softmax(-1)
-            weights = weights * _table(policy, drawn, f, 0) * space.active(own).unsqueeze(-1)
+            # at an inactive decision f and p beyond it are constant in k: the term is sum_k f d p_k = 0 by itself
+            weights = weights * _table(policy, drawn, f, 0)
         gradient = torch.autograd.grad((weights * finite).sum() / n, list(policy.parameters()))
         with torch.no_grad():
             entropy = policy.entropy(own)

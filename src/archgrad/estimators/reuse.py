@@ -23,7 +23,10 @@ class Reuse:
 
     Any policy; n new evaluations of f an estimate, no derivative. Biased for two reasons: a ratio of averages is off
     by about 1 / (effective sample size) of the gradient, and the old values have chosen the present alpha, which the
-    weights can not know. In exchange the variance is that of a sample several times as large.
+    weights can not know (the luck that moved alpha is counted again). In exchange the variance is that of a sample
+    several times as large. Descending NAS-Bench-201 by SGD on the logits with 16 samples and memory 8, the squared
+    error was about a tenth of leave-one-out's (up to a fifth where alpha moved fastest); the estimate fell short of
+    the exact gradient by about 3% at step length .1, 4 to 11% at .3 and 1, 8 to 20% at 3.
 
     memory: batches kept, the newest included. least: the effective sample size (sum w)^2 / sum w^2 that a pool should
         have, as a fraction of its size; while it has less, its oldest batch is left out. The question is asked anew
@@ -52,7 +55,7 @@ class Reuse:
 
     def gradient(self, policy: Policy, batch: Batch, values: Tensor) -> Estimate:
         newest = {"h": batch.h.detach(), "log_prob": batch.memo["log_prob"], "values": values.detach()}
-        pool = [newest, *self.past[: self.memory - 1]]  # the newest first, so that a pool is a beginning of it
+        pool = [newest, *self.past]  # the newest first, so that a pool is a beginning of it
         with torch.no_grad():
             h = _joined(policy, pool, "h", 2)
             f = _joined(policy, pool, "values", 0)

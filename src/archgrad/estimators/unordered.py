@@ -170,9 +170,19 @@ def ratios(p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
     # Left of -28 lies less than e exp(-28) of any of these integrals (the products increase), and as a product of n
     # factors grows at most as y^n, right of y = 40 + 2 n log(n + 2) less still.
     x = torch.arange(-28.0, math.log(40 + 2 * n * math.log(n + 2)) + step, step, dtype=torch.float64, device=p.device)
+    runs = p.shape[:-1]
+    # a few runs at a time: their integrands stay in the cache
+    chunks = zip(torch.split(p.reshape(-1, n), 64), torch.split(q.reshape(-1), 64), strict=True)
+    parts = [_ratios(*chunk, x) for chunk in chunks]
+    first, second = (torch.cat(part) for part in zip(*parts, strict=True))
+    return first.reshape(*runs, n), second.reshape(*runs, n, n)
+
+
+def _ratios(p: Tensor, q: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """``ratios`` of p ``[R, n]`` and q ``[R]`` by the nodes x."""
     q = q.clamp(min=1e-290).unsqueeze(-1)  # 0 where S is the whole space; the ratios are then 1
     r = (p / q).clamp(1e-200, 1e290)
-    factor = torch.log(-torch.expm1(-r.unsqueeze(-1) * x.exp()))  # [..., n, nodes]
+    factor = torch.log(-torch.expm1(-r.unsqueeze(-1) * x.exp()))  # [R, n, nodes]
     unit = -torch.expm1(-r)
     product = x - x.exp() + factor.sum(-2)
     product = (product - product.amax(-1, keepdim=True)).exp()

@@ -140,21 +140,22 @@ class Decisions:
     def blend_site(self, rows: Sequence[Tensor], d: int) -> Tensor:
         """Relaxed row d ``[*R, n, K]`` drawn to its first choice as far as the earlier ``rows`` switch it off.
 
-        ``canonical_site`` at vertices, and smooth in between.
+        ``canonical_site`` at vertices, and smooth in between. The earlier rows are blended themselves.
         """
-        on = rows[d].new_zeros(rows[d].shape[:-1])
-        for parent, option in self.decisions[d].when:
-            on = on + rows[parent][..., option] * self._on(rows, parent)
-        on = on.clamp(max=1).unsqueeze(-1)
+        on = self._on(rows, d).unsqueeze(-1)
         first = torch.zeros_like(rows[d])
         first[..., 0] = 1
         return on * rows[d] + (1 - on) * first
 
     def _on(self, rows: Sequence[Tensor], d: int) -> Tensor:
-        """How active decision d is, ``[*R, n]``."""
+        """How active decision d is, ``[*R, n]``: the chance that a parent is active and takes the right option."""
         if not self.decisions[d].when:
             return rows[d].new_ones(rows[d].shape[:-1])
-        parts = [rows[p][..., k] * self._on(rows, p) for p, k in self.decisions[d].when]
+        parts = []
+        for parent, option in self.decisions[d].when:
+            taken = rows[parent][..., option]
+            # of a blended parent's first choice a part only says that the parent is switched off
+            parts.append(taken - (1 - self._on(rows, parent)) if option == 0 else taken)
         return torch.stack(parts).sum(0).clamp(max=1)
 
     def blend(self, h: Tensor) -> Tensor:
