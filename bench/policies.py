@@ -9,6 +9,9 @@ turns within this process, the plain loop before each, and a ratio is the median
   a column of NAS-Bench-201, otherwise random numbers in a table of that size.
 - lstm and transformer, 20 decisions of 7, hidden 32: 20 samples an update, leave-one-out baseline; f is a sum over
   decisions.
+
+The plain loop draws with ``torch.distributions.Categorical``, as most code does; the *lean* one with log_softmax and
+multinomial, which spares that class's checks.
 """
 
 from __future__ import annotations
@@ -35,7 +38,18 @@ Update = Callable[[], int]
 """One step of a search; how many architectures it evaluated."""
 
 
-def plain_factorised(values: Tensor) -> Update:
+def draw(logits: Tensor, lean: bool) -> tuple[Tensor, Tensor]:
+    """Choices ``[n]`` and their log-probabilities from logits ``[n, K]``."""
+    if lean:
+        log_p = logits.log_softmax(-1)
+        choice = torch.multinomial(log_p.detach().exp(), 1)
+        return choice.squeeze(-1), log_p.gather(-1, choice).squeeze(-1)
+    distribution = torch.distributions.Categorical(logits=logits)
+    choice = distribution.sample()
+    return choice, distribution.log_prob(choice)
+
+
+def plain_factorised(values: Tensor, lean: bool = False) -> Update:
     """REINFORCE on a table, one search, one sample an update."""
     alpha = torch.zeros(CELL.D, CELL.K, requires_grad=True)
     optimizer = torch.optim.Adam([alpha], 0.05)
@@ -44,13 +58,12 @@ def plain_factorised(values: Tensor) -> Update:
 
     def update() -> int:
         nonlocal average
-        distribution = torch.distributions.Categorical(logits=alpha)
-        choices = distribution.sample()
+        choices, log_prob = draw(alpha, lean)
         index = 0
         for choice in choices.tolist():
             index = index * CELL.K + choice
         value = table[index]
-        loss = (value - (value if average is None else average)) * distribution.log_prob(choices).sum()
+        loss = (value - (value if average is None else average)) * log_prob.sum()
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -63,8 +76,9 @@ def plain_factorised(values: Tensor) -> Update:
 class Controller(nn.Module):
     """An LSTM that decides one architecture, decision by decision."""
 
-    def __init__(self, decisions: int, choices: int, hidden: int) -> None:
+    def __init__(self, decisions: int, choices: int, hidden: int, lean: bool) -> None:
         super().__init__()
+        self.lean = lean
         self.cell = nn.LSTMCell(hidden, hidden)
         self.start = nn.Parameter(torch.zeros(1, hidden))
         self.embeddings = nn.ModuleList([nn.Embedding(choices, hidden) for _ in range(decisions)])
@@ -78,17 +92,16 @@ class Controller(nn.Module):
         log_prob = torch.zeros(1)
         for embedding, head in zip(self.embeddings, self.heads, strict=True):
             state, memory = self.cell(x, (state, memory))
-            distribution = torch.distributions.Categorical(logits=head(state))
-            choice = distribution.sample()
-            log_prob = log_prob + distribution.log_prob(choice)
+            choice, log_p = draw(head(state), self.lean)
+            log_prob = log_prob + log_p
             chosen.append(int(choice))
             x = embedding(choice)
         return chosen, log_prob.squeeze(0)
 
 
-def plain_lstm(values: Tensor) -> Update:
+def plain_lstm(values: Tensor, lean: bool = False) -> Update:
     """The controller of ENAS: one architecture after the other, one backward pass for ``SAMPLES`` of them."""
-    controller = Controller(SEQUENCE.D, SEQUENCE.K, HIDDEN)
+    controller = Controller(SEQUENCE.D, SEQUENCE.K, HIDDEN, lean)
     optimizer = torch.optim.Adam(controller.parameters(), 0.01)
     table = values.tolist()
 
@@ -169,9 +182,17 @@ def main() -> None:
             functools.partial(plain_factorised, values),
             {r: functools.partial(searches, Factorised, CELL, r) for r in (1, 10, 100, 500)},
         ),
+        "factorised, lean": (
+            functools.partial(plain_factorised, values, lean=True),
+            {500: functools.partial(searches, Factorised, CELL, 500)},
+        ),
         "lstm 20x7": (
             functools.partial(plain_lstm, rows),
             {r: functools.partial(searches, Autoregressive, SEQUENCE, r) for r in (1, 10, 100)},
+        ),
+        "lstm, lean": (
+            functools.partial(plain_lstm, rows, lean=True),
+            {r: functools.partial(searches, Autoregressive, SEQUENCE, r) for r in (1, 100)},
         ),
         "transformer 20x7": (
             functools.partial(plain_lstm, rows),
