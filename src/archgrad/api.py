@@ -6,6 +6,7 @@ import contextlib
 import copy
 import dataclasses
 import datetime
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -227,6 +228,9 @@ def gradients(
     from archgrad.laboratory.study import check_counts
 
     check_counts(samples, draws)
+    if out is not None:
+        with writing(Path(out)):  # before the work, not after it
+            probe(Path(out))
     known = problem_named(problem, table, column) if isinstance(problem, str) else problem
     candidates = (
         list(CANDIDATES)
@@ -255,3 +259,13 @@ def gradients(
         with writing(Path(out)):
             write_gradients(done, Path(out) / "gradients.html")
     return done
+
+
+def probe(folder: Path) -> None:
+    """OSError where no file can be written in ``folder``, which is left as it was."""
+    new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+    if new:
+        folder.rmdir()

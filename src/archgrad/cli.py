@@ -136,7 +136,7 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
     commands["predict"].add_argument("file", type=str, help=".npz, .npy, an image, or a folder of images")
     for name, kind, text in GRADIENTS:
         commands["gradients"].add_argument(f"--{name}", type=kind, help=text)
-    commands["gradients"].add_argument("--estimators", type=str, nargs="+", help="names, or their beginnings (all)")
+    commands["gradients"].add_argument("--estimators", type=str, nargs="+", help="names, whole or up to a dash (all)")
     commands["gradients"].add_argument("--sweep", action="store_true", help="temperatures as well, .05 to 2")
     sub = parser.add_subcommands(required=True, metavar="COMMAND")
     for name, p in commands.items():

@@ -110,7 +110,7 @@ def _of_kind(name: str, annotation: str, value: Any) -> Any:
 def wrong_kind(name: str, kind: str, value: Any) -> str:
     """What to say of a setting's value that is no ``kind``: str, bool, int or float."""
     expected = {"str": "text", "bool": "true or false", "int": "a whole number", "float": "a number"}[kind]
-    return f"{option(name)} should be {expected}, got {value!r}; see archgrad search --help"
+    return f"{option(name)} should be {expected}, got {value!r}; see --help"
 
 
 def option(name: str) -> str:

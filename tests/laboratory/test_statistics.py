@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from archgrad.laboratory.statistics import ENOUGH, LEVEL, Moments, effective, sidak
+from archgrad.laboratory.statistics import ENOUGH, LEVEL, Moments, debiased, effective, sidak
 
 P, N = 12, 1000
 EXACT = torch.linspace(-1, 2, P).double()
@@ -160,3 +160,12 @@ def test_the_family_wise_threshold():
     assert sidak(1) == pytest.approx(3.2905, abs=1e-4)
     assert sidak(30) == pytest.approx(4.149, abs=1e-3)
     assert LEVEL == 1e-3
+
+
+def test_a_lucky_mean_is_no_knowledge():
+    """Means that came much nearer to g than their own noise: the interval still admits a bias of that noise's size."""
+    mean, covariance = torch.full((9,), 1e-6).double(), torch.eye(9).double()
+    bias, interval = debiased(mean, covariance, 1000)
+    assert bias == 0
+    assert interval[0] == 0
+    assert interval[1] > 1  # the noise's length is 3

@@ -8,6 +8,7 @@ import torch
 
 from archgrad import Factorised, ScoreFunction, UsageError, cli
 from archgrad.api import gradients
+from archgrad.benchmarks import nk_chain
 from archgrad.laboratory import CANDIDATES, Candidate, alphas, study
 from archgrad.laboratory.candidates import SWEEP, TEMPERATURES, chosen
 from archgrad.reports.gradients import COLUMNS, cells, notes, write_gradients
@@ -134,7 +135,7 @@ def test_the_toy_takes_few_pasts_and_no_other_problem_does():
     for problem, pasts in (("toy", 4), (toy(), 20)):
         made.clear()
         gradients(problem, estimators=[many], points=where, draws=100)
-        assert len(made) == pasts + 1  # one to ask whether it fits
+        assert len(made) == pasts + 2  # two to ask whether it fits: before any work, and at its alpha
 
 
 def test_who_does_not_fit_is_left_out_with_the_reason():
@@ -183,3 +184,27 @@ def test_names_stand_for_one_or_for_a_family():
     assert len({c.name for c in CANDIDATES}) == len(CANDIDATES)
     with pytest.raises(UsageError, match="Scor"):
         chosen(["Scor"])
+
+
+def test_what_cannot_work_is_told_before_anything_is_measured(tmp_path):
+    """One of the named does not fit, a space is too large to enumerate, a folder cannot be written: no work is lost."""
+    for arguments, words in (
+        ({"samples": 1, "estimators": ["ScoreFunction"]}, "samples should be at least 2"),
+        ({"problem": "nk_chain", "estimators": ["ScoreFunction-none", "Exact"]}, "at most 100,000"),
+        ({"estimators": ["ScoreFunction-none"], "out": tmp_path / "file"}, "should be a place to write to"),
+    ):
+        (tmp_path / "file").touch()
+        told = []
+        with pytest.raises(UsageError, match=words):
+            gradients(draws=2, progress=told.append, **arguments)
+        assert told == []
+    gradients(draws=2, estimators=["Softmax"], out=tmp_path / "new" / "folder")
+    assert [f.name for f in (tmp_path / "new" / "folder").iterdir()] == ["gradients.html"]
+
+
+def test_all_who_fit_are_measured_where_some_do_not():
+    some = [c for c in CANDIDATES if c.name in ("ScoreFunction-none", "Exact", "DisARM", "Relax-300")]
+    chain = nk_chain()
+    done = study(chain, {"uniform": Factorised(chain.space).double()}, some, draws=2, samples=3)
+    assert set(done.skipped) == {"Exact", "DisARM"}
+    assert {r.estimator for r in done.rows} == {"ScoreFunction-none", "Relax-300"}

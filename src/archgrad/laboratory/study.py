@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from archgrad.benchmarks.known import Known
 from archgrad.errors import UsageError
 from archgrad.laboratory.bound import Gap, gap
@@ -65,17 +67,24 @@ def study(
     skipped: dict[str, str] = {}
     tell = progress or (lambda text: None)
 
-    def rows(alpha: str, some: Sequence[Candidate]) -> list[Row]:
-        found = []
-        for candidate in some:
-            if candidate.name in skipped:
-                continue
+    def fit(alpha: str, candidate: Candidate) -> bool:
+        if candidate.name not in skipped:
             try:
                 fits(problem, points[alpha], candidate, samples)
             except UsageError as error:
                 if strict:
                     raise
                 skipped[candidate.name] = str(error)
+        return candidate.name not in skipped
+
+    swept = [family.at(t) for family in families for t in TEMPERATURES]
+    for candidate in (*candidates, *swept):  # before any work
+        fit(names[0], candidate)
+
+    def rows(alpha: str, some: Sequence[Candidate]) -> list[Row]:
+        found = []
+        for candidate in some:
+            if not fit(alpha, candidate):
                 continue
             tell(f"{problem.name}, {alpha}: {candidate.name}")
             found.append(
@@ -84,7 +93,7 @@ def study(
         return found
 
     measured = [row for alpha in names for row in rows(alpha, candidates)]
-    sweep = rows(middle, [family.at(t) for family in families for t in TEMPERATURES])
+    sweep = rows(middle, swept)
     gaps = [found for alpha, policy in points.items() if (found := gap(problem, policy, alpha=alpha)) is not None]
     policy = type(points[middle]).__name__
     return Study(problem.name, policy, samples, draws, tuple(measured), tuple(gaps), skipped, tuple(sweep))
@@ -99,5 +108,7 @@ def check_counts(samples: int, draws: int | None) -> None:
 
 
 def fits(problem: Known, policy: Policy, candidate: Candidate, samples: int) -> None:
-    """UsageError where they do not go together."""
-    check_pairing(policy, candidate.make(samples, problem.space), problem.differentiable, f"the problem {problem.name}")
+    """UsageError where they do not go together; a proposal is asked for too, as some refuse a space only there."""
+    estimator = candidate.make(samples, problem.space)
+    check_pairing(policy, estimator, problem.differentiable, f"the problem {problem.name}")
+    estimator.propose(policy, torch.Generator().manual_seed(0))
