@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from archgrad.estimators.control_variate import uniforms
+from archgrad.estimators.gumbel import uniforms
 from archgrad.estimators.pathwise import check_samples
 from archgrad.protocols import Policy
 from archgrad.records import Batch, Estimate

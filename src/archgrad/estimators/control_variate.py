@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from archgrad.errors import UsageError
-from archgrad.protocols import Policy
 
 
 def objective(advantage: Tensor, site_log_prob: Tensor, path: Tensor, *, baseline: bool) -> Tensor:
@@ -104,12 +103,6 @@ class Learner:
         self.hold(state["parameters"])
         assert self.optimizer is not None
         self.optimizer.load_state_dict(state["optimizer"])
-
-
-def uniforms(policy: Policy, n: int, generator: torch.Generator) -> Tensor:
-    """``[*R, n, D, K]`` in the policy's precision."""
-    shape = (*policy.runs, n, policy.space.D, policy.space.K)
-    return torch.rand(shape, generator=generator, dtype=next(policy.parameters()).dtype)
 
 
 def grouped(x: Tensor, each: int, dim: int) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from archgrad.errors import UsageError
-from archgrad.estimators.control_variate import uniforms
+from archgrad.estimators.gumbel import uniforms
 from archgrad.protocols import Policy
 from archgrad.records import Batch, Estimate
 

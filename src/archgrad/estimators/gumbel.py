@@ -7,6 +7,13 @@ from torch import Tensor
 
 from archgrad.errors import UsageError
 from archgrad.policies.sequence import gumbel
+from archgrad.protocols import Policy
+
+
+def uniforms(policy: Policy, n: int, generator: torch.Generator) -> Tensor:
+    """``[*R, n, D, K]`` in the policy's precision."""
+    shape = (*policy.runs, n, policy.space.D, policy.space.K)
+    return torch.rand(shape, generator=generator, dtype=next(policy.parameters()).dtype)
 
 
 def perturbed(log_p: Tensor, noise: Tensor) -> Tensor:

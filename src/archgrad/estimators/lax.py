@@ -13,10 +13,9 @@ from archgrad.estimators.control_variate import (
     Learner,
     check_baseline,
     objective,
-    uniforms,
 )
 from archgrad.estimators.coupled import coupled, log_density
-from archgrad.estimators.gumbel import check_temperature
+from archgrad.estimators.gumbel import check_temperature, uniforms
 from archgrad.estimators.surrogate_network import network, surrogate
 from archgrad.protocols import Policy
 from archgrad.records import Batch, Estimate

@@ -17,10 +17,9 @@ from archgrad.estimators.control_variate import (
     check_learn,
     grouped,
     objective,
-    uniforms,
 )
 from archgrad.estimators.coupled import coupled, per_run
-from archgrad.estimators.gumbel import check_temperature
+from archgrad.estimators.gumbel import check_temperature, uniforms
 from archgrad.protocols import Policy
 from archgrad.records import Batch, Estimate
 

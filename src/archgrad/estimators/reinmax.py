@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from archgrad.estimators.control_variate import uniforms
-from archgrad.estimators.gumbel import check_temperature
+from archgrad.estimators.gumbel import check_temperature, uniforms
 from archgrad.estimators.pathwise import chained, check_samples
 from archgrad.estimators.straight_through import straight
 from archgrad.protocols import Policy

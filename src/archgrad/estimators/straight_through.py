@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from archgrad.estimators.control_variate import uniforms
-from archgrad.estimators.gumbel import check_temperature, relaxed
+from archgrad.estimators.gumbel import check_temperature, relaxed, uniforms
 from archgrad.estimators.pathwise import chained, check_samples
 from archgrad.protocols import Policy, Row
 from archgrad.records import Batch, Estimate
