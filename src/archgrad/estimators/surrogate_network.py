@@ -13,12 +13,13 @@ def network(
 ) -> dict[str, Tensor]:
     """Parameters of c_phi, ``[*R, ...]``: two hidden layers of SiLU (c is differentiated), output 0 at the start.
 
-    sites: 1, or D where c is asked once a decision; every site has its own first bias, so that c knows which.
+    sites: 1, or D where c is asked once a decision; every site has its own first bias, so that c knows which. All runs
+    start from the same numbers, as each would alone.
     """
 
     def normal(*shape: int) -> Tensor:
-        drawn: Tensor = torch.randn(*runs, *shape, generator=generator, dtype=dtype)
-        return drawn.div(shape[0] ** 0.5)
+        drawn: Tensor = torch.randn(*shape, generator=generator, dtype=dtype)
+        return drawn.div(shape[0] ** 0.5).expand(*runs, *shape)
 
     def zeros(*shape: int) -> Tensor:
         return torch.zeros(*runs, *shape, dtype=dtype)
