@@ -60,3 +60,11 @@ def test_only_an_estimator_that_differentiates_gets_a_graph():
         batch = estimator.propose(policy, torch.Generator())
         values = valued(estimator, batch, lambda h: (h * torch.arange(3)).sum((-2, -1)))
         assert values.requires_grad is wanted
+
+
+def test_f_gives_a_value_a_point():
+    """[n, 1] in place of [n] is what a network's last layer gives, and would broadcast without a word."""
+    policy, estimator = Factorised(SPACE), Relax(3)
+    batch = estimator.propose(policy, torch.Generator())
+    with pytest.raises(UsageError, match=r"a value a point, \[3\] for h \[3, 2, 3\], got \[3, 1\]; reduce"):
+        valued(estimator, batch, lambda h: h.sum((-2, -1)).unsqueeze(-1))

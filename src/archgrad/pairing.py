@@ -36,7 +36,16 @@ def check_pairing(policy: Policy, estimator: Estimator, differentiable: int, sou
 
 
 def valued(estimator: Estimator, batch: Batch, f: Callable[[Tensor], Tensor]) -> Tensor:
-    """f at the batch's points ``[*R, n]``, with a graph to ``batch.h`` where the estimator differentiates f."""
+    """f at the batch's points ``[*R, n]``, with a graph to ``batch.h`` where the estimator differentiates f.
+
+    UsageError where f gives another shape: ``[n, 1]`` would broadcast against log p ``[n]`` to a wrong estimate.
+    """
     if estimator.differentiates:
         batch.h.requires_grad_()
-    return f(batch.h)
+    values = f(batch.h)
+    if values.shape != batch.h.shape[:-2]:
+        raise UsageError(
+            f"f should give a value a point, {list(batch.h.shape[:-2])} for h {list(batch.h.shape)}, "
+            f"got {list(values.shape)}; reduce over the last two dimensions"
+        )
+    return values

@@ -267,11 +267,21 @@ def test_learning_what_is_asked():
         ({"samples": 1}, "samples should be at least 2 with baseline='leave-one-out', got 1"),
         ({"samples": 0, "baseline": "none"}, "samples should be at least 1"),
         ({"baseline": "mean"}, "baseline should be none or leave-one-out, got 'mean'"),
+        ({"lr": -1.0}, "lr should be positive, got -1.0"),
     ],
 )
 def test_bad_arguments(make, arguments, said):
     with pytest.raises(UsageError, match=said):
         make(**arguments)
+
+
+def test_bad_control_variates():
+    for make in (Relax, Lax):
+        with pytest.raises(UsageError, match=r"hidden should be at least 1, .* got 0"):
+            make(hidden=0)
+    for make in (Rebar, Relax):
+        with pytest.raises(UsageError, match="eta should be a finite number, got nan"):
+            make(eta=math.nan)
 
 
 def test_unknown_learning():

@@ -9,6 +9,7 @@ from archgrad import (
     Autoregressive,
     Batch,
     DisARM,
+    DoublyRobust,
     Estimate,
     Exact,
     Factorised,
@@ -23,8 +24,12 @@ from archgrad import (
     ScoreFunction,
     Softmax,
     StraightThrough,
+    Transformer,
     Unordered,
+    UsageError,
 )
+from archgrad.pairing import check_pairing
+from archgrad.surrogates import Linear
 from archgrad.testing import check_estimator, conditional_space, plain_space
 from tests.policies.test_policies import scrambled
 
@@ -52,11 +57,15 @@ ESTIMATORS = {
     "Relax": (lambda: Relax(4, hidden=8), True),
     "Relax-through-f": (lambda: Relax(4, hidden=8, through_f=True), True),
     "Lax": (lambda: Lax(4, hidden=8), True),
+    "DoublyRobust": (lambda: DoublyRobust(Linear(), ScoreFunction(4)), True),
+    "DoublyRobust-Unordered": (lambda: DoublyRobust(Linear(), Unordered(3)), True),
+    "DoublyRobust-shrink": (lambda: DoublyRobust(Linear(), ScoreFunction(4), shrink=0.5), False),
 }
 
 POLICIES = {
     "factorised": lambda space: Factorised(space),
-    "autoregressive": lambda space: Autoregressive(space, hidden=3),
+    "autoregressive": lambda space: Autoregressive(space, hidden=3, generator=torch.Generator().manual_seed(0)),
+    "transformer": lambda space: Transformer(space, hidden=4, generator=torch.Generator().manual_seed(0)),
 }
 SPACES = {"plain": plain_space(2, 3), "conditional": conditional_space()}
 
@@ -78,7 +87,9 @@ def test_keeps_the_protocol(name, policy, space):
     make, unbiased = ESTIMATORS[name]
     given = policy_of(policy, space)
     if make().independent and not given.independent:
-        pytest.skip("asks for independent decisions")
+        with pytest.raises(UsageError, match="asks for independent decisions"):
+            check_pairing(given, make(), 2, "f")
+        return
     check_estimator(make, given, curved, unbiased=unbiased and space == "plain", draws=2000)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -53,6 +54,12 @@ def check_learn(learn: str) -> None:
         raise UsageError(f"learn should be both, scale or none, got {learn!r}")
 
 
+def check_scale(eta: float) -> None:
+    """UsageError unless finite."""
+    if not math.isfinite(eta):
+        raise UsageError(f"eta should be a finite number, got {eta}; 1 is usual")
+
+
 class Learner:
     """The trained numbers of a control variate and the Adam that moves them; made at first use, when R is known.
 
@@ -60,6 +67,8 @@ class Learner:
     """
 
     def __init__(self, lr: float) -> None:
+        if not lr > 0:
+            raise UsageError(f"lr should be positive, got {lr}; 0.01 is usual, and learn says what is trained")
         self.lr = lr
         self.parameters: dict[str, Tensor] = {}
         self.optimizer: torch.optim.Adam | None = None

@@ -16,7 +16,7 @@ from archgrad.estimators.control_variate import (
 )
 from archgrad.estimators.coupled import coupled, log_density
 from archgrad.estimators.gumbel import check_temperature, uniforms
-from archgrad.estimators.surrogate_network import network, surrogate
+from archgrad.estimators.surrogate_network import check_hidden, network, surrogate
 from archgrad.protocols import Policy
 from archgrad.records import Batch, Estimate
 
@@ -47,6 +47,7 @@ class Lax:
     ) -> None:
         check_temperature(temperature)
         check_baseline(baseline, samples)
+        check_hidden(hidden)
         self.samples, self.baseline, self.learns = samples, baseline, learn
         self.temperature, self.hidden, self.seed = temperature, hidden, seed
         self.learner = Learner(lr)

@@ -15,6 +15,7 @@ from archgrad.estimators.control_variate import (
     Learner,
     check_baseline,
     check_learn,
+    check_scale,
     grouped,
     objective,
 )
@@ -54,6 +55,7 @@ class Rebar:
         check_temperature(temperature)
         check_baseline(baseline, samples)
         check_learn(learn)
+        check_scale(eta)
         self.samples, self.baseline, self.learn = samples, baseline, learn
         self.temperature, self.eta = temperature, eta
         self.differentiates = 2 if learn == "both" else 1

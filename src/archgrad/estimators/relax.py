@@ -15,12 +15,13 @@ from archgrad.estimators.control_variate import (
     Learner,
     check_baseline,
     check_learn,
+    check_scale,
     grouped,
     objective,
 )
 from archgrad.estimators.coupled import Coupled, coupled, per_run
 from archgrad.estimators.gumbel import check_temperature, uniforms
-from archgrad.estimators.surrogate_network import network, surrogate
+from archgrad.estimators.surrogate_network import check_hidden, network, surrogate
 from archgrad.protocols import Policy
 from archgrad.records import Batch, Estimate
 
@@ -58,7 +59,9 @@ class Relax:
     ) -> None:
         check_temperature(temperature)
         check_baseline(baseline, samples)
+        check_hidden(hidden)
         check_learn(learn)
+        check_scale(eta)
         self.samples, self.through_f, self.baseline, self.learn = samples, through_f, baseline, learn
         self.temperature, self.eta, self.hidden, self.seed = temperature, eta, hidden, seed
         self.differentiates = 0 if not through_f else 2 if learn == "both" else 1

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from archgrad.errors import UsageError
+
 
 def network(
     D: int, K: int, sites: int, hidden: int, runs: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype
@@ -32,6 +34,12 @@ def network(
         "w3": zeros(hidden, 1),
         "b3": zeros(1, 1),
     }
+
+
+def check_hidden(hidden: int) -> None:
+    """UsageError below 1."""
+    if hidden < 1:
+        raise UsageError(f"hidden should be at least 1, the width of the control variate's network, got {hidden}")
 
 
 def surrogate(phi: Mapping[str, Tensor], points: Tensor) -> Tensor:
