@@ -29,8 +29,8 @@ from torch import Tensor, nn
 
 from archgrad import Autoregressive, Factorised, ScoreFunction
 from archgrad.benchmarks.nasbench201 import cell_space, read_table
-from archgrad.loop import descend
 from archgrad.policies import Transformer
+from archgrad.searchers.recipe import descend
 from archgrad.testing import plain_space
 
 CELL, SEQUENCE, HIDDEN, SAMPLES = cell_space(), plain_space(*[7] * 20), 32, 20

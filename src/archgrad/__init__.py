@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from archgrad.objectives import LossPlusCost, ValidLoss, WeightedProduct
     from archgrad.policies import Autoregressive, Factorised, Transformer
     from archgrad.problem import Problem
-    from archgrad.recipes import Recipe
     from archgrad.records import Batch, Estimate, Job, Result, Status, Step, Trial
+    from archgrad.searchers import Recipe
     from archgrad.solvers import FromScratch
     from archgrad.spaces import (
         Choice,
@@ -82,8 +82,8 @@ _HOME = {
     "archgrad.objectives": ("LossPlusCost", "ValidLoss", "WeightedProduct"),
     "archgrad.policies": ("Autoregressive", "Factorised", "Transformer"),
     "archgrad.problem": ("Problem",),
-    "archgrad.recipes": ("Recipe",),
     "archgrad.records": ("Batch", "Estimate", "Job", "Result", "Status", "Step", "Trial"),
+    "archgrad.searchers": ("Recipe",),
     "archgrad.solvers": ("FromScratch",),
     "archgrad.spaces": (
         "Choice",

@@ -21,7 +21,6 @@ from archgrad.errors import UsageError, writing
 from archgrad.handover import hand_over
 from archgrad.parts import parts_of, space_named
 from archgrad.prediction import predict, read_card
-from archgrad.recipes import Recipe
 from archgrad.records import Result
 from archgrad.reports.html import write_report
 from archgrad.run import begin
@@ -35,7 +34,7 @@ from archgrad.watch import Watcher
 if TYPE_CHECKING:
     from archgrad.benchmarks import Known
     from archgrad.laboratory import Candidate, Study
-    from archgrad.protocols import Policy
+    from archgrad.protocols import Policy, Searcher
 
 __all__ = ["export", "gradients", "predict", "report", "resume", "search"]
 
@@ -46,7 +45,7 @@ GIVEN = "given from Python"
 def search(
     data: Any = "digits",
     space: str | ModelSpace | nn.Module | Callable[[], nn.Module] = "auto",
-    recipe: str | Callable[..., Recipe] = "ppo",
+    recipe: str | Callable[..., Searcher] = "ppo",
     *,
     out: str | Path | None = None,
     budget: str | float | None = None,
@@ -58,7 +57,7 @@ def search(
 
     data: what ``archgrad.load`` reads (a name, a path, a Dataset, a pair of arrays), or what it returned.
     space: a name, a space, a model with Choice pieces, or a function that makes one.
-    recipe: a name, or a function from (space, seed) to a Recipe.
+    recipe: a name, or a function from (space, seed) to a Recipe or another Searcher.
     out: a folder that does not exist yet; runs/DATA-TIME if None. budget: seconds or "120s"; settings: the other
     options, see ``archgrad.settings.Settings``.
 
@@ -90,7 +89,7 @@ def resume(
     *,
     data: Any = None,
     space: ModelSpace | nn.Module | Callable[[], nn.Module] | None = None,
-    recipe: Callable[..., Recipe] | None = None,
+    recipe: Callable[..., Searcher] | None = None,
     watcher: Watcher | None = None,
     allow_import: bool = False,
 ) -> Result:

@@ -1,4 +1,4 @@
-"""The loop: propose, evaluate, estimate, descend."""
+"""The loop: propose, evaluate, learn."""
 
 from __future__ import annotations
 
@@ -6,16 +6,13 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from torch import Tensor
-from torch.optim import Optimizer
 
 from archgrad.errors import UsageError
 from archgrad.pairing import check_pairing
-from archgrad.policies.factorised import Factorised
 from archgrad.problem import Problem
-from archgrad.protocols import Executor, Policy, Store
-from archgrad.recipes import Recipe
-from archgrad.records import Architecture, Estimate, Job, Step, Trial
+from archgrad.protocols import Executor, Searcher, Store
+from archgrad.records import Architecture, Job, Step, Trial
+from archgrad.searchers.recipe import Recipe
 
 Watch = Callable[[Trial], None]
 """Told of every trial as it finishes."""
@@ -47,7 +44,7 @@ class Streak:
 
 def loop(
     problem: Problem,
-    recipe: Recipe,
+    recipe: Searcher,
     *,
     trials: int,
     executor: Executor,
@@ -58,51 +55,44 @@ def loop(
     watch: Watch = lambda trial: None,
     streak: Streak | None = None,
 ) -> None:
-    """Spend ``trials`` evaluations of f on the policy's samples; each, and alpha after every step, goes to the store.
+    """Spend ``trials`` evaluations of f on what the recipe proposes; each, and its state after every step, is stored.
 
-    A step is a function of (alpha, seed, t): the batch's noise comes from ``stream(seed, t)``, a trial's training
+    A step is a function of (state, seed, t): the batch's noise comes from ``stream(seed, t)``, a trial's training
     seed from how often its architecture came before. So a run that was killed goes on by calling this again: the
     checkpoint is loaded, the unfinished step proposes the same batch, and its finished trials are found by index
     (``offset`` + place in the run). Raises Failing, and UsageError where the recipe's parts do not go together.
     """
     streak = streak or Streak()
-    policy, estimator, optimizer = recipe.policy, recipe.estimator, recipe.optimizer
-    # values come back from an executor as numbers, whatever the solver could differentiate
-    check_pairing(policy, estimator, 0, f"a search that trains each architecture by {type(problem.solver).__name__}")
+    if isinstance(recipe, Recipe):
+        # values come back from an executor as numbers, whatever the solver could differentiate
+        source = f"a search that trains each architecture by {type(problem.solver).__name__}"
+        check_pairing(recipe.policy, recipe.estimator, 0, source)
     t, spent = 0, 0
 
     def checkpoint(diagnostics: Mapping[str, float]) -> None:
-        state = {
-            "policy": policy.state_dict(),
-            "estimator": estimator.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "t": t,
-            "spent": spent,
-        }
-        store.add_step(Step(t, believed(policy, seed, t), diagnostics), state)
+        state = {**recipe.state_dict(), "t": t, "spent": spent}
+        store.add_step(Step(t, believed(recipe, seed, t), diagnostics), state)
 
     state = store.checkpoint()
     if state is None:
         checkpoint({})
     else:
         try:
-            policy.load_state_dict(state["policy"])
-            estimator.load_state_dict(state["estimator"])
-            optimizer.load_state_dict(state["optimizer"])
+            recipe.load_state_dict(state)
             t, spent = int(state["t"]), int(state["spent"])
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise UsageError(f"the run's checkpoint should fit its recipe and space, got: {reason}") from error
     kept = {x.job.index: x for x in store.trials() if x.job.role == "search"}
     replicates = Replicates([x for x in kept.values() if x.job.index < offset + spent])
-    exact = problem.objective.cost if isinstance(policy, Factorised) else None
+    exact = problem.objective.cost if recipe.integrates else None
     done = [x for x in kept.values() if x.error is None and x.job.index < offset + spent]
     worst = float(problem.values(done, -torch.inf, sampled=exact is not None).max()) if done else -torch.inf
 
     while spent < trials:
-        batch = estimator.propose(policy, stream(seed, "search", t))  # h ~ p_alpha
+        batch = recipe.propose(stream(seed, "search", t))  # h ~ p_alpha
         if not len(batch):
-            raise UsageError(f"{type(estimator).__name__} asks for no evaluations, so a search has none to spend")
+            raise UsageError(f"{recipe.name} asks for no evaluations, so a search has none to spend")
         architectures = problem.space.decode(batch.h)[: trials - spent]
         jobs = [
             Job(offset + spent + i, "search", a, replicates.seed(seed, a), fidelity)
@@ -117,15 +107,9 @@ def loop(
             worst = max(worst, float(values.max()))
         else:  # nothing has ever worked, so there is no worst value to give, and no direction to go
             values = torch.zeros_like(values)
-        diagnostics: dict[str, float] = {"value": float(values.mean())}
-        for _ in range(estimator.epochs):
-            estimate = estimator.gradient(policy, batch, values.to(batch.h.dtype))  # ~ d/dalpha E[f]
-            if exact is not None and isinstance(policy, Factorised):
-                estimate = plus(estimate, torch.autograd.grad(exact.expectation(policy).sum(), [*policy.parameters()]))
-            descend(optimizer, policy, estimate)
-            diagnostics.update(estimate.diagnostics)
+        learned = recipe.observe(batch, values, exact)
         t += 1
-        checkpoint(diagnostics)
+        checkpoint({"value": float(values.mean()), **learned})
 
 
 def evaluate(
@@ -152,24 +136,6 @@ def evaluate(
     finally:
         running.close()
     return [known[j.index] for j in jobs]
-
-
-def descend(optimizer: Optimizer, policy: Policy, estimate: Estimate) -> None:
-    """The only place where alpha changes."""
-    for parameter, gradient in zip(policy.parameters(), estimate.gradient, strict=True):
-        parameter.grad = gradient
-    optimizer.step()
-
-
-def plus(estimate: Estimate, gradient: Sequence[Tensor]) -> Estimate:
-    """An estimate with the exact gradient of another part of f added, in the estimate's own scale of f."""
-
-    def scaled(g: Tensor) -> Tensor:
-        scale = estimate.scale
-        return g if scale is None else g * scale.to(g).reshape(*scale.shape, *[1] * (g.dim() - scale.dim()))
-
-    total = tuple(a + scaled(b) for a, b in zip(estimate.gradient, gradient, strict=True))
-    return Estimate(total, estimate.diagnostics, estimate.scale)
 
 
 class Replicates:
@@ -204,10 +170,7 @@ def mixed(*parts: object) -> int:
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:4], "big") >> 1
 
 
-def believed(policy: Policy, seed: int, t: int) -> list[list[float]]:
-    """How likely each choice of each decision is, ``[D][K]``: exact if factorised, the mean of 64 samples otherwise."""
-    if isinstance(policy, Factorised):
-        marginals: list[list[float]] = policy.marginals().detach().tolist()
-    else:
-        marginals = policy.sample(64, stream(seed, "believed", t)).mean(0).tolist()
+def believed(recipe: Searcher, seed: int, t: int) -> list[list[float]]:
+    """How likely each choice of each decision is, ``[D][K]``."""
+    marginals = recipe.marginals(stream(seed, "believed", t)).tolist()
     return [[round(p, 5) for p in row] for row in marginals]

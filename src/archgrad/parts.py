@@ -14,9 +14,10 @@ from archgrad.errors import UsageError
 from archgrad.objectives import LossPlusCost, ValidLoss, WeightedProduct, additive_cost
 from archgrad.pairing import check_pairing
 from archgrad.problem import Problem
-from archgrad.protocols import Objective
-from archgrad.recipes import RECIPES, Recipe
+from archgrad.protocols import Objective, Searcher
+from archgrad.recipes import RECIPES
 from archgrad.recipes import recipe as named_recipe
+from archgrad.searchers.recipe import Recipe
 from archgrad.settings import Settings
 from archgrad.solvers.from_scratch import FromScratch
 from archgrad.spaces import chain, mlp
@@ -37,7 +38,7 @@ class Parts:
     space: ModelSpace
     solver: FromScratch
     problem: Problem
-    recipe: Recipe
+    recipe: Searcher
 
 
 def parts_of(
@@ -45,7 +46,7 @@ def parts_of(
     *,
     data: Any = None,
     space: ModelSpace | nn.Module | Callable[[], nn.Module] | None = None,
-    recipe: Callable[..., Recipe] | None = None,
+    recipe: Callable[..., Searcher] | None = None,
     allow_import: bool = False,
 ) -> Parts:
     """The parts that the settings name, or those given in their place.
@@ -67,11 +68,15 @@ def parts_of(
         made_recipe = named_recipe(settings.recipe, made_space, settings.seed, trials=settings.trials)
     else:
         made_recipe = (recipe or imported(settings.recipe, allow_import, "recipe"))(made_space, settings.seed)
-    if not isinstance(made_recipe, Recipe):
-        raise UsageError(f"a recipe function should return a Recipe, got {type(made_recipe).__name__}")
+    if not isinstance(made_recipe, Searcher):
+        raise UsageError(
+            f"a recipe function should return a Recipe, or another Searcher, got {type(made_recipe).__name__}"
+        )
     solver = FromScratch(made_space, loaded)
     objective = _objective(settings.objective, made_space)
-    check_pairing(made_recipe.policy, made_recipe.estimator, 0, "a search that trains each architecture by FromScratch")
+    if isinstance(made_recipe, Recipe):
+        source = "a search that trains each architecture by FromScratch"
+        check_pairing(made_recipe.policy, made_recipe.estimator, 0, source)
     problem = Problem(made_space, solver, objective)
     return Parts(settings, loaded, made_space, solver, problem, made_recipe)
 

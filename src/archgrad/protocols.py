@@ -137,6 +137,41 @@ class Estimator(Protocol):
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
+@runtime_checkable
+class Searcher(Protocol):
+    """Where f is evaluated next, and what is learned from the answers. ``searchers/``
+
+    A ``Recipe`` descends along an estimated gradient; others walk from one architecture to the next, or ask a model.
+    samples: architectures a proposal usually asks for. integrates: whether ``observe`` takes the additive part of an
+    objective as ``cost``, whose expectation it knows; the values then come without it.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def samples(self) -> int: ...
+
+    @property
+    def integrates(self) -> bool: ...
+
+    def propose(self, generator: torch.Generator) -> Batch:
+        """The architectures where f is wanted, vertices ``[*R, n, D, K]``; n may be less than ``samples``.
+
+        A function of what was observed and the generator: proposing again without an answer proposes the same.
+        """
+
+    def observe(self, batch: Batch, values: Tensor, cost: AdditiveCost | None = None) -> Mapping[str, float]:
+        """Learn f at the batch, ``[*R, n]``; returns numbers worth a line in the step log."""
+
+    def marginals(self, generator: torch.Generator) -> Tensor:
+        """How likely it holds each choice of each decision to be, ``[*R, D, K]``."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
 class Solver(Protocol):
     """z*(h). ``solvers/``. differentiable: how often its answer can be differentiated in h."""
 

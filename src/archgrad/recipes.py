@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.optim import SGD, Adam, Optimizer
+from torch.optim import SGD, Adam
 
 from archgrad.errors import UsageError
 from archgrad.estimators.doubly_robust import DoublyRobust
@@ -19,22 +18,12 @@ from archgrad.estimators.score_function import ScoreFunction
 from archgrad.policies.autoregressive import Autoregressive
 from archgrad.policies.factorised import Factorised
 from archgrad.policies.prior import near
-from archgrad.protocols import Estimator, Policy
+from archgrad.protocols import Searcher
+from archgrad.searchers.recipe import Recipe
 from archgrad.spaces.decisions import Decisions
 from archgrad.spaces.model import ModelSpace
 from archgrad.surrogates.gaussian_process import GaussianProcess
 from archgrad.text import nearest
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How alpha is found: p_alpha, the estimate of the gradient, and the step along it."""
-
-    name: str
-    policy: Policy
-    estimator: Estimator
-    optimizer: Optimizer
-
 
 NEAR = 0.9
 """How likely each choice of the space's default is at the start. Everything else is reachable from there."""
@@ -148,7 +137,7 @@ def doubly_robust(
     return Recipe("doubly_robust", policy, estimator, Adam(policy.parameters(), lr))
 
 
-RECIPES: Mapping[str, Callable[..., Recipe]] = {
+RECIPES: Mapping[str, Callable[..., Searcher]] = {
     "ppo": ppo,
     "reinforce": reinforce,
     "nasnet": nasnet,
@@ -157,10 +146,10 @@ RECIPES: Mapping[str, Callable[..., Recipe]] = {
     "doubly_robust": doubly_robust,
     "exponentiated_weights": exponentiated_weights,
 }
-"""The recipes of the command line, by name; from Python any function from a space and a seed to a Recipe will do."""
+"""The recipes of the command line, by name; from Python any function from a space and a seed to a Searcher will do."""
 
 
-def recipe(name: str, space: Decisions, seed: int = 0, *, trials: int | None = None) -> Recipe:
+def recipe(name: str, space: Decisions, seed: int = 0, *, trials: int | None = None) -> Searcher:
     """A recipe by name; with few ``trials`` to spend its batches are cut so that alpha moves twice at least.
 
     UsageError for an unknown name, with the nearest one.

@@ -162,7 +162,7 @@ def _sweep(folder: Path) -> None:
 def _evaluate_all(parts: Parts, executor: Executor, store: SQLite, watcher: Watcher, used: Any) -> Contest:
     """Default, search, random search of as many trials, full trainings: each goes on where the store ends."""
     s, space = parts.settings, parts.space
-    batch = parts.recipe.estimator.samples
+    batch = parts.recipe.samples
     streak = Streak()
 
     def run(name: str, jobs: Sequence[Job]) -> list[Trial]:

@@ -16,9 +16,9 @@ from archgrad import (
     WeightedProduct,
     chain,
 )
-from archgrad.loop import plus
 from archgrad.objectives import AdditiveCost, additive_cost
 from archgrad.records import Estimate
+from archgrad.searchers.recipe import plus
 from archgrad.spaces import space_of
 from archgrad.testing import conditional_space, exact_gradient, plain_space
 from tests.policies.test_policies import scrambled
