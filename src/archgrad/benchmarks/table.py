@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,9 +32,13 @@ FORMAT = 1
 KEY = "archgrad.table"
 LARGEST = 1_000_000
 """Architectures a table may have, as ``enumerate`` has it."""
+MANY = 1000
+"""Decisions a table may have: each of two options or more would be 20."""
 DESCRIPTION = 1_000_000
 """Bytes that describing a table may take; a file that asks for more is none."""
 DIGITS = 10
+MOST = 10**9
+"""Of epochs, and of seeds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,21 +63,23 @@ class Meaning:
         return self.split != "cost" and self.unit in WHOLE
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or self.name in ("", "__metadata__"):
-            raise UsageError(f"a column should have a name, got {self.name!r}")
+        if not printable(self.name) or self.name == "__metadata__":
+            raise UsageError(f"a column should have a name that can be printed, got {shortly(self.name)}")
         if self.split not in SPLITS:
-            raise UsageError(nearest(f"the split of column {self.name!r}", str(self.split), SPLITS))
+            raise UsageError(nearest(f"the split of column {self.name!r}", shortly(self.split), SPLITS))
         if self.better not in BETTER:
-            raise UsageError(nearest(f"what is better in column {self.name!r}", str(self.better), BETTER))
-        if not isinstance(self.unit, str):
-            raise UsageError(f"the unit of column {self.name!r} should be text, got {self.unit!r}")
+            raise UsageError(nearest(f"what is better in column {self.name!r}", shortly(self.better), BETTER))
+        if self.unit != "" and not printable(self.unit):
+            raise UsageError(f"the unit of column {self.name!r} should be text, got {shortly(self.unit)}")
         epochs = self.fidelity
-        if epochs is not None and not (type(epochs) in (int, float) and 0 < epochs < math.inf):
-            raise UsageError(f"the epochs of column {self.name!r} should be a number above 0, got {epochs!r}")
+        if epochs is not None and not (type(epochs) in (int, float) and 0 < epochs <= MOST):
+            raise UsageError(f"the epochs of column {self.name!r} should be a number above 0, got {shortly(epochs)}")
         if epochs is not None and self.split == "cost":
             raise UsageError(f"column {self.name!r} is a cost, which has no epochs, got {epochs}; leave them out")
-        if self.seeds is not None and not (type(self.seeds) is int and self.seeds >= 1):
-            raise UsageError(f"the seeds of column {self.name!r} should be a count of trainings, got {self.seeds!r}")
+        if self.seeds is not None and not (type(self.seeds) is int and 1 <= self.seeds <= MOST):
+            raise UsageError(
+                f"the seeds of column {self.name!r} should be a count of trainings, got {shortly(self.seeds)}"
+            )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -120,6 +125,8 @@ class Table:
 
     def __post_init__(self) -> None:
         check_space(self.space)
+        if not printable(self.name):
+            raise UsageError(f"a table should have a name that can be printed, got {shortly(self.name)}")
         if not self.columns:
             raise UsageError("a table should have at least one column, got none")
         names = [c.name for c in self.columns]
@@ -175,10 +182,15 @@ class Table:
 
 
 def check_space(space: Decisions) -> None:
-    """UsageError where a table of the space cannot be: conditional decisions, or too many architectures."""
+    """UsageError where a table of the space cannot be: conditional decisions, too many, or too many architectures."""
     if space.conditional:
         conditional = next(d.name for d in space.decisions if d.when)
         raise UsageError(f"a table needs a space without conditional decisions, got {conditional!r} with a condition")
+    for d in space.decisions:
+        if not all(map(printable, (d.name, *d.options))):
+            raise UsageError(f"a decision's name and options should be text that can be printed, got {shortly(d)}")
+    if space.D > MANY:
+        raise UsageError(f"a table has at most {MANY:,} decisions, the space has {space.D:,}")
     if space.size > LARGEST:
         raise UsageError(f"a table has at most {LARGEST:,} architectures, the space has {space.size:,}")
 
@@ -188,8 +200,8 @@ def space_from(decisions: Any) -> Decisions:
 
     Raises UsageError where it describes none.
     """
-    if not isinstance(decisions, list) or not 1 <= len(decisions) <= 1000:
-        raise UsageError("decisions should be a list of 1 to 1,000 objects with a name and options")
+    if not isinstance(decisions, list) or not 1 <= len(decisions) <= MANY:
+        raise UsageError(f"decisions should be a list of 1 to {MANY:,} objects with a name and options")
     made = []
     for entry in decisions:
         if not isinstance(entry, dict) or not {"name", "options"} <= set(entry) <= {"name", "options", "when"}:
@@ -203,9 +215,9 @@ def space_from(decisions: Any) -> Decisions:
     space = Decisions(made)
     check_space(space)
     for known in SPACES.values():
-        named = known()
-        if named.decisions == space.decisions:
-            return named
+        itself = known()
+        if itself.decisions == space.decisions:
+            return itself
     return space
 
 
@@ -231,6 +243,11 @@ def space_named(name: str | Path) -> tuple[str, Decisions]:
         return value["name"], space_from(value["decisions"])
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
+
+
+def printable(value: Any) -> bool:
+    """Whether it is a name: some text, without what would move a terminal's cursor."""
+    return isinstance(value, str) and value != "" and value.isprintable()
 
 
 def shortly(value: Any) -> str:
@@ -291,8 +308,8 @@ def unpacked(card: Any, tensors: Mapping[str, Tensor]) -> Table:
     if not isinstance(card, dict) or type(card["format"]) is not int or card["format"] != FORMAT:
         found = shortly(card["format"] if isinstance(card, dict) else card)
         raise UsageError(f"its format should be {FORMAT}, got {found}")
-    if not isinstance(card["name"], str) or not isinstance(card["columns"], list):
-        raise UsageError("its name should be text and its columns a list")
+    if not isinstance(card["columns"], list):
+        raise UsageError(f"its columns should be a list, got {shortly(card['columns'])}")
     space = space_from(card["decisions"])
     if len(card["columns"]) != len(tensors):
         raise UsageError(f"it describes {len(card['columns'])} columns and holds {len(tensors)}")
