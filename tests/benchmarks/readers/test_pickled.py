@@ -161,7 +161,7 @@ def test_what_is_no_plain_value_is_refused(tmp_path, value):
         (b"\x80\x04]]\x93.", "a str was expected"),
         (b"\x80\x04N)R.", "a Global was expected"),
         (DTYPE + b".", "a name where a value"),
-        (DTYPE + b"](\x8c\x01ae.", "a list was expected|more values"),
+        (DTYPE + b"](\x8c\x01ae.", "got 2"),
         (b"\x80\x04](\x8c\x05numpy\x8c\x05dtype\x93e.", "a name where a value"),
         (b"\x80\x04}K\x01\x8c\x05numpy\x8c\x05dtype\x93s.", "a name where a value"),
         (DTYPE + b"]\x85R.", "calls numpy dtype"),
