@@ -3,8 +3,8 @@
     python bench/tables.py [--table TABLE] [--repeats 15] [--json]
 
 CPU milliseconds of this process, median over repeats (files are in the system's cache), and the memory that reading
-adds to a fresh process at its peak, in MB (median of 5; needs Linux). Without --table: all 15,625 cells of NAS-Bench-201 with 12
-columns of random numbers, of 4 decimals, which are imported from a CSV file first.
+adds to a fresh process at its peak, in MB (median of 5; needs Linux). Without --table: all 15,625 cells of
+NAS-Bench-201 with 12 columns of random numbers, of 4 decimals, which are imported from a CSV file first.
 """
 
 from __future__ import annotations

@@ -3,14 +3,17 @@
 import csv
 import gzip
 import json
+import re
 import signal
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
 
 from archgrad import UsageError, cli
 from archgrad.api import import_table
 from archgrad.benchmarks import read_table
+from archgrad.benchmarks.csv_table import meaning
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 SPACE = {"name": "mine", "decisions": [{"name": "kernel", "options": ["3", "5"]}, {"name": "act", "options": ["relu"]}]}
@@ -161,3 +164,40 @@ def test_the_real_tables_come_through_digit_by_digit(space, tmp_path):
     for column, value in best.items():
         assert float(table.loss(column).min()) == pytest.approx(100 - value, abs=1e-9)
     assert (tmp_path / "t").stat().st_size < 1_000_000
+
+
+PAGE = (Path(__file__).parents[1] / "docs" / "benchmarks.md").read_text()
+
+
+def test_the_columns_of_the_page_parse():
+    found = re.findall(r"`([\w]+=[^` ]+)`", PAGE)
+    assert len(found) >= 8
+    for text in found:
+        if not text.startswith("NAME="):
+            assert meaning(text).name == text.split("=")[0]
+
+
+@pytest.mark.parametrize("space", REAL)
+def test_the_commands_of_the_page_import_the_real_tables(space, run, tmp_path):
+    name = REAL[space][0]
+    if not (DATA / name).exists():
+        pytest.skip(f"needs the table {name} in the folder shared/data beside the repository")
+    text = PAGE.replace("\\\n", " ")
+    (line,) = re.findall(rf"^archgrad benchmark (import {name} .*)$", text, re.MULTILINE)
+    (tmp_path / name).symlink_to(DATA / name)
+    code, out, err = run(*line.split(), "--json")
+    assert (code, err) == (0, "")
+    told = json.loads(out)
+    assert told["table"] == f"{space}.table"
+    assert len(told["columns"]) == line.count("=") - line.count(",seeds=")
+
+
+def test_the_file_that_the_page_describes_is_the_one_written(run):
+    assert imported(run)[0] == 0
+    with safe_open("t.table", "pt") as file:
+        (key, text), *others = file.metadata().items()
+        assert list(file.keys()) == ["acc", "ms"]
+    card = json.loads(text)
+    assert (key, others, list(card)) == ("archgrad.table", [], ["format", "name", "decisions", "columns"])
+    for field in (*card, *card["columns"][0]):
+        assert f"`{field}`" in PAGE
