@@ -117,6 +117,7 @@ def test_a_space_with_a_name_comes_back_as_itself(tmp_path):
     [
         (lambda: Table("t", conditional_space(), (column(),)), ["'depth' with a condition"]),
         (lambda: Table("t", plain_space(*[10] * 7), (column(),)), ["1,000,000", "10,000,000"]),
+        (lambda: Table("t", plain_space(*[1] * 1001), (column(),)), ["1,000 decisions", "1,001"]),
         (lambda: Table("t", SPACE, ()), ["at least one column"]),
         (lambda: Table("t", SPACE, (column(), column())), ["'acc' twice"]),
         (lambda: Table("t", plain_space(2, 2), (column(),)), ["'acc'", "each of 4", "got 6"]),
@@ -138,6 +139,15 @@ def test_what_makes_no_table_is_refused(make, words):
     with pytest.raises(UsageError) as refused:
         make()
     assert [w for w in words if w not in str(refused.value)] == []
+
+
+def test_a_table_is_replaced_as_a_whole(tmp_path):
+    small().write(tmp_path / "t")
+    content = (tmp_path / "t").read_bytes()
+    with open(tmp_path / "t", "rb") as reading:
+        Table("other", SPACE, (column(),)).write(tmp_path / "t")
+        assert reading.read() == content  # who has it open keeps the old one
+    assert read_table(tmp_path / "t").name == "other"
 
 
 def test_a_place_that_cannot_be_written_to_is_told_and_left_as_it_was(tmp_path):

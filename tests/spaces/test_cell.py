@@ -120,6 +120,8 @@ def test_the_published_text():
         ("|none~0|+|none~0|none~1|", ["3 nodes", "got 2"]),
         ("|none~0|+|none~0|+|none~0|none~1|none~2|", ["node 2", "'|none~0|'"]),
         ("none~0+|none~0|none~1|+|none~0|none~1|none~2|", ["node 1", "'none~0'"]),
+        ("conv|none~0|+|none~0|none~1|+|none~0|none~1|none~2|", ["node 1", "'conv|none~0|'"]),
+        ("|none~0|+|none~0|none~1|+|none~0|none~1|none~2|conv", ["node 3", "|conv'"]),
         ("|none~0|+|none~0|none~0|+|none~0|none~1|none~2|", ["edge 1>2", "'none~0'"]),
         ("|none~0|+|none~0|none~1|+|none~0|conv~1|none~2|", ["edge 1>3", "'conv~1'", "nor_conv_3x3"]),
         ("|none~0|+|none~0|none~1|+|none~0|none1|none~2|", ["edge 1>3", "'none1'"]),

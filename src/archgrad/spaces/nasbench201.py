@@ -6,7 +6,6 @@ import itertools
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,8 +25,6 @@ Sum = tuple[tuple[int, int], ...]
 """A sum: (what, how often) in ascending order, what being an operation's number or INPUT."""
 Network = tuple[tuple[tuple[int, Sum], ...], Sum]
 """Each operation's kind and its input, in canonical order; then the output."""
-Colour = tuple[Any, ...]
-"""Depth, kind and input of an operation, colours again: what it computes if those that do the same are one."""
 
 
 class NasBench201(Decisions):
@@ -112,26 +109,20 @@ class NasBench201(Decisions):
 def network(cell: Sequence[int]) -> Network:
     """The live graph of a cell, a number an edge: equal for equal networks.
 
-    Operations that differ in what they compute are ordered by it, inputs before what reads them; those that do not
-    are tried in every order, and the smallest result is taken. They are few: 15,625 cells take half a second.
+    Operations are ordered by depth and kind; those that agree in both are tried in every order, and the smallest result
+    is taken. They are few: 15,625 cells take half a second.
     """
     made, output = contracted(cell)
-    colours: dict[int, Colour] = {INPUT: (0,)}
-
-    def colour(k: int) -> Colour:
-        if k not in colours:
-            kind, of = made[k]
-            below = tuple(sorted((colour(source), m) for source, m in of.items()))
-            colours[k] = (below[-1][0][0] + 1, kind, below)
-        return colours[k]
-
-    alike: dict[Colour, list[int]] = {}
+    depth = {INPUT: 0}
+    for k, (_, of) in made.items():  # edges come in an order in which inputs are known
+        depth[k] = 1 + max(depth[source] for source in of)
+    alike: dict[tuple[int, int], list[int]] = {}
     live = list(output)
     for k in live:  # grows while it is walked
         if k != INPUT:
             live.extend(source for source in made[k][1] if source not in live)
-            alike.setdefault(colour(k), []).append(k)
-    return min(numbered(made, output, order) for order in orders([alike[c] for c in sorted(alike)]))
+            alike.setdefault((depth[k], made[k][0]), []).append(k)
+    return min(numbered(made, output, order) for order in orders([alike[group] for group in sorted(alike)]))
 
 
 def contracted(cell: Sequence[int]) -> tuple[dict[int, tuple[int, dict[int, int]]], dict[int, int]]:
