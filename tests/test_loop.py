@@ -50,7 +50,9 @@ def run(path, recipe, trials, *, task=None, after=10**9, create=True):
         return [(t.job, dict(t.metrics), t.error) for t in store.trials()], store.steps()
 
 
-@pytest.mark.parametrize("name", [n for n in RECIPES if n not in ("random_search", "local_search", "regularised_evolution")])
+@pytest.mark.parametrize(
+    "name", [n for n in RECIPES if n not in ("random_search", "local_search", "regularised_evolution")]
+)
 def test_every_recipe_with_a_gradient_descends(tmp_path, name):
     """Mean f of the last batches against the first; the space's mean is 2.6, its minimum 1.2."""
     recipe = RECIPES[name](SPACE, 0)
@@ -76,7 +78,17 @@ def local(space, seed, *, samples):
     return RECIPES["local_search"](space, seed, starts=samples)
 
 
-@pytest.mark.parametrize("make", [evolution, local, RECIPES["random_search"], ppo, reinforce, *(RECIPES[r] for r in ("nasnet", "relax", "doubly_robust"))])
+@pytest.mark.parametrize(
+    "make",
+    [
+        evolution,
+        local,
+        RECIPES["random_search"],
+        ppo,
+        reinforce,
+        *(RECIPES[r] for r in ("nasnet", "relax", "doubly_robust")),
+    ],
+)
 def test_interrupted_anywhere_and_resumed_it_is_the_same_run(tmp_path, make):
     """Before each of the first 32 evaluations in turn: batches, checkpoints and a short last batch all lie between."""
     want = run(tmp_path / "whole.sqlite", make(SPACE, 0, samples=6), 32)

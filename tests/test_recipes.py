@@ -103,7 +103,7 @@ def test_what_walks_begins_near_the_default_too(name):
     space = mlp((4,), 2)
     default = space.encode([space.default])[0]
     some = torch.Generator()
-    close, uniform = (RECIPES[name](space, 0, **{"near_default": p}).marginals(some) for p in (0.9, None))
+    close, uniform = (RECIPES[name](space, 0, near_default=p).marginals(some) for p in (0.9, None))
     assert torch.allclose((close * default).sum(-1), torch.full((8,), 0.9), atol=1e-5)
     assert torch.allclose((uniform * default).sum(-1), torch.full((8,), 1 / 7), atol=1e-5)
 

@@ -1,4 +1,4 @@
-"""What a Python user calls: search, resume, report, predict, gradients, compare."""
+"""What a Python user calls: search, resume, report, predict, gradients, import_table, compare."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from archgrad.stores import SQLite
 from archgrad.watch import Watcher
 
 if TYPE_CHECKING:
-    from archgrad.benchmarks import Known
+    from archgrad.benchmarks import Known, Table
     from archgrad.benchmarks.benchmark import Benchmark
     from archgrad.comparison import Comparison
     from archgrad.laboratory import Candidate, Study
     from archgrad.protocols import Policy, Searcher
 
-__all__ = ["compare", "export", "gradients", "predict", "report", "resume", "search"]
+__all__ = ["compare", "export", "gradients", "import_table", "predict", "report", "resume", "search"]
 
 GIVEN = "given from Python"
 """What the configuration says of a part that no name stands for."""
@@ -262,6 +262,32 @@ def gradients(
     return done
 
 
+def import_table(
+    file: str | Path,
+    space: str | Path,
+    columns: Sequence[str],
+    out: str | Path,
+    *,
+    architecture: str | None = None,
+) -> Table:
+    """A complete CSV table (plain or gzip, a row an architecture) as a compact table, written to ``out``.
+
+    space: nasbench201, nasbenchmacro, or a file SPACE.json, ``{"name", "decisions": [{"name", "options"}]}``.
+    columns: ``NAME=SPLIT[@EPOCHS][:UNIT][,higher|lower][,seeds=N]`` each, as in ``val_12=valid@12``. architecture: the
+    column that names it, found by itself where it is called as usual. UsageError for what is wrong, with its line.
+    """
+    from archgrad.benchmarks.csv_table import meaning, read_csv
+    from archgrad.benchmarks.table import is_table, space_named
+
+    out = Path(out)
+    if out.exists() and not is_table(out):
+        raise UsageError(f"a table should be a new file or replace a table, but {out} is something else; name another")
+    name, decisions = space_named(space)
+    table = read_csv(file, name, decisions, [meaning(c) for c in columns], architecture)
+    table.write(out)
+    return table
+
+
 def probe(folder: Path) -> None:
     """OSError where no file can be written in ``folder``, which is left as it was."""
     new = not folder.exists()
@@ -289,7 +315,8 @@ def compare(
 ) -> Comparison:
     """Many runs of several recipes where every architecture's value is known.
 
-    benchmark: nk_chain, nk_chain_saturating, nasbench201 or nasbenchmacro (with ``table``), or a ``Benchmark`` of yours.
+    benchmark: nk_chain, nk_chain_saturating, nasbench201 or nasbenchmacro (with ``table``), a table's file, or a
+    ``Benchmark`` of yours.
     recipes: ``name`` or ``name:setting=value,...``. search: the table's column that the search sees; report: columns
     told of the incumbent. noise: standard deviation of what is added to observed values. levels: fractions of the way
     from the space's mean to its optimum. seed: of the searches, and of the first landscape. out: a folder for the
@@ -302,9 +329,7 @@ def compare(
         with writing(Path(out)):  # before the work, not after it
             probe(Path(out))
     if isinstance(benchmark, str):
-        benchmark = benchmark_named(
-            benchmark, runs, table=table, search=search, report=report, noise=noise, seed=seed
-        )
+        benchmark = benchmark_named(benchmark, runs, table=table, search=search, report=report, noise=noise, seed=seed)
     elif table is not None or search is not None or report or noise:
         raise UsageError("table, search, report and noise belong to a benchmark by name; yours has its own")
     done = compare(

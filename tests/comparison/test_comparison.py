@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from archgrad import UsageError
-from archgrad.benchmarks.benchmark import from_columns
+from archgrad.benchmarks.benchmark import from_table
 from archgrad.benchmarks.landscapes import landscapes
+from archgrad.benchmarks.table import Column, Table
 from archgrad.comparison import compare
 from archgrad.comparison.compare import side_by_side
 from archgrad.comparison.measuring import measure
@@ -28,8 +29,11 @@ SPACE = plain_space(3, 4)
 def table(noise=0.0):
     """f of architecture (i, j) is 10 - its place; what is reported is twice its place."""
     losses = 10 - torch.arange(12).double()
-    columns = {"valid": losses, "test": 2 * torch.arange(12).double()}
-    return from_columns("made", SPACE, columns, search="valid", report=["test"], noise=noise)
+    columns = (
+        Column(name="valid", split="cost", values=losses),
+        Column(name="test", split="cost", better="higher", values=2 * torch.arange(12).double()),
+    )
+    return from_table(Table("made", SPACE, columns), "valid", ["test"], noise)
 
 
 class Scripted:
@@ -86,7 +90,9 @@ def test_where_it_is_looked_at():
     assert looks(7) == [7]
     assert looks(10) == [10]
     assert dense(1) == [1]
-    assert dense(5000)[0] == 1 and dense(5000)[-1] == 5000 and len(dense(5000)) <= 41
+    assert dense(5000)[0] == 1
+    assert dense(5000)[-1] == 5000
+    assert len(dense(5000)) <= 41
 
 
 @pytest.mark.parametrize("samples", [1, 2, 3, 5])
@@ -134,7 +140,8 @@ def test_recipes_of_gradients_are_one_program_and_others_follow_one_another():
 def test_every_recipe_can_be_compared_and_repeats(name):
     benchmark = landscapes(5, 3, [1, 2, 3], noise=0.1)
     a, b = (compare(benchmark, [name], runs=3, budget=120, seed=7).rows[0] for _ in range(2))
-    assert a.samples_to == b.samples_to and a.regret == b.regret
+    assert a.samples_to == b.samples_to
+    assert a.regret == b.regret
     assert a.regret[120][1] < a.regret[10][1]
     assert a.seconds_per_sample > 0
 

@@ -102,7 +102,8 @@ def test_no_network_is_paid_for_twice_until_all_are_known(make, space):
 
 def test_random_search_may_repeat_if_asked():
     asked = [a for a, _ in walked(RandomSearch(plain_space(2, 2), 3, distinct=False), 10)]
-    assert len(asked) == 30 and len(set(asked)) == 4
+    assert len(asked) == 30
+    assert len(set(asked)) == 4
 
 
 def test_random_search_is_uniform_over_ragged_choices():

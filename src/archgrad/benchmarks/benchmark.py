@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from archgrad.benchmarks.table import Table
 from archgrad.errors import UsageError
 from archgrad.spaces.decisions import Decisions
 
@@ -52,41 +53,33 @@ def noisy(value: Callable[[Tensor], Tensor], noise: float) -> Callable[[Tensor, 
     return observe
 
 
-def from_columns(
-    name: str,
-    space: Decisions,
-    columns: Mapping[str, Tensor],
-    *,
-    search: str,
-    report: Sequence[str] = (),
-    noise: float = 0.0,
-) -> Benchmark:
-    """Search on one column of losses, report others of the architecture found.
+def from_table(table: Table, search: str, report: Sequence[str] = (), noise: float = 0.0) -> Benchmark:
+    """Search on one column, as a loss; others are told of the architecture found, as they stand in the table.
 
-    columns: ``[size]`` each, in the order of ``space.enumerate()``; no conditional decisions. noise: in units of the
-    searched column. Every run sees the same table.
+    noise: standard deviation, in units of the searched column. Every run sees the same table. UsageError for columns
+    that are not there.
     """
-    if space.conditional:
-        raise UsageError("a table needs a space without conditional decisions")
+    space = table.space
     counts = [len(d.options) for d in space.decisions]
     place = torch.zeros(space.D, space.K, dtype=torch.float64)
     step = 1
-    for d in reversed(range(space.D)):
+    for d in reversed(range(space.D)):  # the order of ``enumerate``: the last decision changes fastest
         place[d] = step * torch.arange(space.K)
         step *= counts[d]
-    # one product finds the row; float32 is exact, and twice as fast, where all indices are below 2 ** 24
-    weight = place.flatten().to(torch.float32 if step < 2**24 else torch.float64)
+    # one product finds the row: of a table's at most a million, float32 counts exactly, and twice as fast
+    weight = place.float().flatten()
 
     def looked_up(values: Tensor) -> Callable[[Tensor], Tensor]:
-        return lambda h: values[(h.flatten(-2).to(weight) @ weight).long()]
+        return lambda h: values[(h.flatten(-2).float() @ weight).long()]
 
-    value = looked_up(columns[search])
+    losses = table.loss(search)
+    value = looked_up(losses)
     return Benchmark(
-        name,
+        table.name,
         space,
         noisy(value, noise),
         value,
-        columns[search].min().reshape(1),
-        columns[search].mean().reshape(1),
-        {c: looked_up(columns[c]) for c in report},
+        losses.min().reshape(1),
+        losses.mean().reshape(1),
+        {name: looked_up(table.column(name).values) for name in report},
     )

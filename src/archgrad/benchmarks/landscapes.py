@@ -13,7 +13,7 @@ from archgrad.errors import UsageError
 from archgrad.testing import plain_space
 
 BEND = 0.7
-"""exp(-BEND x) of a standard normal x is at best 1 / sqrt(exp(BEND^2) - 1) = 1.26 standard deviations below its mean."""
+"""exp(-BEND x) of a normal x is at best 1 / sqrt(exp(BEND^2) - 1) = 1.26 standard deviations below its mean."""
 
 
 def landscapes(
@@ -26,8 +26,8 @@ def landscapes(
 
     saturating: a search sees exp(BEND * f) instead, standardised exactly for each landscape. The chain's best
     architecture is 7.5 standard deviations better than the mean, which no table of real accuracies shows; in
-    NAS-Bench-201 it is 1.25, since there is little left to win once most are good. An error rate whose *logarithm* is the
-    chain saturates so: were f normal, the best would be 1 / sqrt(exp(BEND^2) - 1) = 1.26 deviations below the mean.
+    NAS-Bench-201 it is 1.25, since there is little left to win once most are good. An error rate whose *logarithm* is
+    the chain saturates so: were f normal, the best would be 1 / sqrt(exp(BEND^2) - 1) = 1.26 deviations below the mean.
     The squash is monotone: the optimum is that of the chain, squashed, and what is better stays better, so runs are
     judged on the chain's own scale in both variants and their rows can be compared. ``reported`` has the squashed
     value, "saturated", whose optimum is ``squash`` of the chain's.

@@ -46,9 +46,7 @@ def measure(benchmark: Benchmark, searcher: Searcher, runs: int, budget: int, se
         seconds += time.process_time() - began
         n = min(len(batch), budget - spent)
         if n == 0 or batch.h.shape[:-3] != (runs,):
-            raise UsageError(
-                f"{searcher.name} should propose architectures for {runs} runs, got {list(batch.h.shape)}"
-            )
+            raise UsageError(f"{searcher.name} should propose architectures for {runs} runs, got {list(batch.h.shape)}")
         h = batch.h[:, :n]
         seen = benchmark.observe(h, noise)
         choices[:, spent : spent + n] = (h.float() @ numbers).to(torch.uint8)

@@ -57,5 +57,5 @@ def converted(name: str, value: str, kind: Any) -> Any:
             return {"true": True, "false": False}[value.lower()]
         return kind(value)
     except (ValueError, KeyError):
-        words = {bool: "true or false", int: "a whole number", float: "a number"}
-        raise UsageError(f"{name} should be {words.get(kind, kind.__name__)}, got {value!r}") from None
+        kinds = {bool: "true or false", int: "a whole number", float: "a number"}
+        raise UsageError(f"{name} should be {kinds.get(kind, kind.__name__)}, got {value!r}") from None

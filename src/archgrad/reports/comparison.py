@@ -57,8 +57,8 @@ def notes(comparison: Comparison) -> list[str]:
     return [
         f"{comparison.benchmark}, {comparison.runs} runs of {comparison.budget:,} evaluations, seed {comparison.seed}; "
         "lower is better. Three numbers are quartiles over runs, as order statistics.",
-        "to x: evaluations until the first evaluated architecture whose noiseless value makes the fraction x of the way "
-        f"from the space's mean to its optimum; {NEVER}: that quartile never got there. Regret: the noiseless value of "
+        "to x: evaluations until the first evaluated architecture whose noiseless value makes the fraction x of the "
+        f"way from the space's mean to its optimum; {NEVER}: that quartile never got there. Regret: the noiseless value of "
         "the architecture with the lowest observed value, less the optimum. Others: of the same architecture, mean ± "
         "standard deviation over runs. µs: CPU time of the searcher, an evaluation.",
     ]

@@ -49,7 +49,8 @@ def curves(series: Mapping[str, Mapping[int, Quartiles]], x: str, y: str, title:
         if places[0] <= n <= places[-1]:
             parts.append(
                 f'<line x1="{across(n):.1f}" x2="{across(n):.1f}" y1="{HEIGHT - BOTTOM}" y2="{HEIGHT - BOTTOM + 5}" '
-                f'stroke="#808890"/><text x="{across(n):.1f}" y="{HEIGHT - BOTTOM + 19}" text-anchor="middle">{n}</text>'
+                'stroke="#808890"/>'
+                f'<text x="{across(n):.1f}" y="{HEIGHT - BOTTOM + 19}" text-anchor="middle">{n}</text>'
             )
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(f'<text x="{middle:.0f}" y="{HEIGHT - 10}" text-anchor="middle">{escape(x)}</text>')
@@ -63,9 +64,8 @@ def curves(series: Mapping[str, Mapping[int, Quartiles]], x: str, y: str, title:
         known = [(at, heights) for at, heights in known if len(heights) == 3]
         band = [(at, h[0]) for at, h in known] + [(at, h[2]) for at, h in reversed(known)]
         parts.append(f'<polygon points="{path(band)}" fill="{colour}" fill-opacity=".16"/>')
-        parts.append(
-            f'<polyline points="{path([(at, h[1]) for at, h in known])}" fill="none" stroke="{colour}" stroke-width="2"/>'
-        )
+        line = path([(at, h[1]) for at, h in known])
+        parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2"/>')
         at = HEIGHT + LINE * i + 8
         parts.append(
             f'<line x1="{LEFT}" x2="{LEFT + 24}" y1="{at}" y2="{at}" stroke="{colour}" stroke-width="3"/>'
