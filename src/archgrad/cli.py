@@ -393,6 +393,8 @@ def _compare(options: Namespace) -> int:
     from archgrad.reports.comparison import render_comparison
 
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=240)  # a table in a file is not broken
     console.print(render_comparison(done))
     if options.out is not None:
         print(f"Pictures: {Path(options.out) / 'comparison.html'}")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich import box
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -58,21 +59,21 @@ def notes(comparison: Comparison) -> list[str]:
         f"{comparison.benchmark}, {comparison.runs} runs of {comparison.budget:,} evaluations, seed {comparison.seed}; "
         "lower is better. Three numbers are quartiles over runs, as order statistics.",
         "to x: evaluations until the first evaluated architecture whose noiseless value makes the fraction x of the "
-        f"way from the space's mean to its optimum; {NEVER}: that quartile never got there. Regret: the noiseless value of "
-        "the architecture with the lowest observed value, less the optimum. Others: of the same architecture, mean ± "
-        "standard deviation over runs. µs: CPU time of the searcher, an evaluation.",
+        f"way from the space's mean to its optimum; {NEVER}: that quartile never got there. Regret: the noiseless "
+        "value of the architecture with the lowest observed value, less the optimum. Others: of the same architecture, "
+        "mean ± standard deviation over runs. µs: CPU time of the searcher, an evaluation.",
     ]
 
 
-def render_comparison(comparison: Comparison) -> Table:
-    """A rich table with its notes as caption."""
-    table = Table(box=box.SIMPLE, caption="\n".join(notes(comparison)), caption_justify="left")
+def render_comparison(comparison: Comparison) -> RenderableType:
+    """A rich table and its notes."""
+    table = Table(box=box.SIMPLE)
     for name in columns(comparison):
         left = name == "recipe"
-        table.add_column(name, justify="left" if left else "right", overflow="fold" if left else "ellipsis")
+        table.add_column(name, justify="left" if left else "right", overflow="fold", min_width=12)
     for row in comparison.rows:
         table.add_row(*(Text(cell) for cell in cells(row)))
-    return table
+    return Group(table, *(Text(note) for note in notes(comparison)))
 
 
 def picture(comparison: Comparison) -> str:

@@ -82,4 +82,4 @@ def steps(low: float, high: float) -> list[float]:
     """Round numbers from low to high, four to eight of them."""
     size = 10 ** math.floor(math.log10(high - low))
     step = next(s for s in (size / 5, size / 2, size, 2 * size) if (high - low) / s <= 8)
-    return [round(i * step, 12) for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
+    return [round(i * step, 12) for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
