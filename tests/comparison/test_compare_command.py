@@ -105,8 +105,8 @@ def test_table_and_pages(run):
     page = Path("pages/comparison.html").read_text()
     assert "<svg" in page
     assert "regret of the incumbent" in page
-    assert "http://www.w3.org" in page.replace("https:", "http:")
-    assert page.count("http") == 1
+    assert "http://www.w3.org" in page
+    assert page.count("http:") + page.count("https:") == 1  # the name of SVG; nothing comes from a network
     assert ElementTree.parse("pages/regret.svg").getroot().tag.endswith("svg")
 
 
