@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 EVERY = 20_000
 """Spaces of at most so many architectures are looked through as a whole; in larger ones the bound is descended."""
+MOST = 4_000_000
+"""Architectures times past evaluations up to which that is quicker."""
 REPEATS = 0.01
 """Noise, as a share of the values' variance, from which an architecture is worth a second evaluation."""
 FEW = 1e-6
@@ -91,9 +93,16 @@ class Frugal:
         good = self._model()
         if float(self.surrogate.weights["noise"]) > REPEATS:
             seen = set()
+        every = self.every if self.every is not None and len(self.every) * len(self.values) <= MOST else None
+        k = torch.zeros(0 if every is None else len(every), 0)
         chosen: list[Tensor] = []
         for _ in range(self.samples):
-            pick = self._lowest(good, seen, generator)
+            if every is None:
+                x, bound = self._descended(good, generator)
+            else:
+                k = torch.cat([k, self.surrogate.against(every, since=k.shape[1])], -1)
+                x, bound = every, self._bound(k)
+            pick = self._unseen(x, bound, seen, generator)
             chosen.append(pick)
             seen.add(self._key(pick))
             self.surrogate.assume(pick.unsqueeze(0))
@@ -120,13 +129,6 @@ class Frugal:
         values = values.clamp(max=float(middle + self.clip * (middle - values.min())))
         self.surrogate.fit(h, values)
         return h[self.surrogate.mean(h).argsort()[: self.top]]
-
-    def _lowest(self, good: Tensor, seen: set[str], generator: torch.Generator) -> Tensor:
-        if self.every is not None:
-            bound = self._bound(self.surrogate.against(self.every))
-            return self._unseen(self.every, bound, seen, generator)
-        x, bound = self._descended(good, generator)
-        return self._unseen(x, bound, seen, generator)
 
     def _bound(self, k: Tensor) -> Tensor:
         mean, deviation = self.surrogate.posterior(k)

@@ -14,6 +14,8 @@ from archgrad.surrogates.gaussian_process import _factor
 
 JITTER = 2e-4
 """Noise that is always there, in units of the values' variance: float32 products keep the covariance no better."""
+BLOCK = 2**22
+"""Numbers in a block of products: larger ones leave the cache, and a large space the memory."""
 CAP = 10.0
 """Most weight of the constant: more only costs digits."""
 
@@ -60,15 +62,17 @@ class Interactions:
         D = space.D
         self.counts = torch.tensor([float(len(d.options)) for d in space.decisions])
         distance = (torch.arange(D).unsqueeze(0) - torch.arange(D).unsqueeze(1)).abs()
-        others, next_to = (distance > 0).double(), (distance == 1).double()
-        V = others / max(1.0, float(others.sum()))
+        free = (self.counts > 1).double()  # a decision without a choice has no effect
+        both = torch.outer(free, free)
+        others, next_to = (distance > 0) * both, (distance == 1) * both
+        V = others / others.sum().clamp(min=1)
         self.chain: Tensor | None = None
-        if neighbours and D > 1:
+        if neighbours and bool(next_to.any()):
             V = (V + next_to / next_to.sum()) / 2
             self.chain = next_to
         self.weights: dict[str, Tensor] = {
             "constant": torch.tensor(1.0).double(),
-            "single": torch.full((D,), 0.4 / D).double(),
+            "single": 0.4 * free / free.sum().clamp(min=1),
             "pair": 0.7 * V,
             "triple": torch.tensor(0.1 if D > 2 else 0.0).double(),
             "kernel": torch.full((len(self.kernels),), 0.4).double(),
@@ -193,13 +197,17 @@ class Interactions:
         triple = float(w["triple"]) if self._graph()[1] < 1e29 else 0.0
         return float(w["constant"] + w["single"].sum() + w["pair"].sum() / 2 + w["kernel"].sum()) + triple
 
-    def against(self, h: Tensor) -> Tensor:
-        """k of ``[m, D, K]`` with all that is known or assumed, ``[m, n]`` float32."""
-        z = self._agreement(torch.einsum("mdk,ndk->mnd", h.float(), self.assumed))
-        k = self._structured(z)
-        for weight, kernel in zip(self.weights["kernel"].float(), self.kernels, strict=True):
-            k = k + weight * kernel(self.assumed)(h.float()).float()
-        return k
+    def against(self, h: Tensor, since: int = 0) -> Tensor:
+        """k of ``[m, D, K]`` with all that is known or assumed, ``[m, n]`` float32; without the first ``since``."""
+        others = self.assumed[since:]
+        rows = max(1, BLOCK // max(1, others.numel()))
+        blocks = []
+        for block in torch.split(h.float(), rows):
+            k = self._structured(self._agreement(torch.einsum("mdk,ndk->mnd", block, others)))
+            for weight, kernel in zip(self.weights["kernel"].float(), self.kernels, strict=True):
+                k = k + weight * kernel(others)(block).float()
+            blocks.append(k)
+        return torch.cat(blocks)
 
     def around(self, h: Tensor) -> Tensor:
         """``against`` of every architecture that differs from one of ``[S, D, K]`` in one decision: ``[S, D, K, n]``.
