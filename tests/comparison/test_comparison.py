@@ -77,7 +77,7 @@ def test_first_hits_by_hand():
     values = torch.tensor([[3.0, 2, 1, 2], [5, 5, 5, 5], [0, 9, 9, 9]])
     assert first_hit(values, torch.tensor([2.0])).tolist() == [2, INF, 1]
     assert first_hit(values, torch.tensor([1.0, 5.0, -1.0])).tolist() == [3, 1, INF]
-    assert first_hit(torch.tensor([[1 + 1e-12]]), torch.tensor([1.0])).tolist() == [1]
+    assert first_hit(torch.tensor([[1 + 1e-12]]).double() + 1e-10, torch.tensor([1.0]).double()).tolist() == [1]
 
 
 def test_the_incumbent_is_the_first_of_the_lowest_observed():
@@ -109,11 +109,20 @@ def test_a_row_by_hand(samples):
     assert row.json()["samples_to"] == {"0.8": [1, 3, 5], "1": [4, None, None]}
 
 
+def test_what_is_reported_is_of_the_incumbent_of_that_time():
+    course = measure(table(), Scripted([[*range(12)]], 4), 1, 12, 0)
+    row = row_of("scripted", table(), course, [1.0])
+    assert row.reported["test"] == {10: (18, None), 12: (22, None)}
+    assert row.regret == {10: (2, 2, 2), 12: (0, 0, 0)}
+
+
 def test_the_incumbent_is_chosen_by_what_was_observed_and_judged_by_the_truth():
     benchmark = table(noise=5.0)
     places = [[i % 12 for i in range(60)]] * 20
-    course = measure(benchmark, Scripted(places, 10), 20, 60, 0)
+    searcher = Scripted(places, 10)
+    course = measure(benchmark, searcher, 20, 60, 0)
     assert not torch.equal(course.observed, course.values)
+    assert torch.equal(torch.cat(searcher.seen, -1), course.observed)  # the search knows no more than that
     row = row_of("scripted", benchmark, course, [1.0])
     assert row.samples_to[1.0] == (12, 12, 12)  # without noise: the first time that place 11 comes
     assert row.regret[60][2] > 0  # but noise made others look better
