@@ -53,7 +53,7 @@ def run(path, recipe, trials, *, task=None, after=10**9, create=True):
 @pytest.mark.parametrize(
     "name", [n for n in RECIPES if n not in ("random_search", "local_search", "regularised_evolution")]
 )
-def test_every_recipe_with_a_gradient_descends(tmp_path, name):
+def test_every_recipe_that_follows_what_it_learned_descends(tmp_path, name):
     """Mean f of the last batches against the first; the space's mean is 2.6, its minimum 1.2."""
     recipe = RECIPES[name](SPACE, 0)
     _, steps = run(tmp_path / "run.sqlite", recipe, 600)

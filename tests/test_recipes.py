@@ -18,6 +18,7 @@ from archgrad import (
 )
 from archgrad.recipes import RECIPES, recipe
 from archgrad.searchers.evolution import RegularisedEvolution
+from archgrad.searchers.frugal import Frugal
 from archgrad.searchers.local_search import LocalSearch
 from archgrad.searchers.random_search import RandomSearch
 from archgrad.testing import plain_space
@@ -35,6 +36,7 @@ COMPOSITIONS = [
     ("exponentiated_weights", Factorised, NaturalGradient),
 ]
 WALKING = {
+    "frugal": Frugal,
     "random_search": RandomSearch,
     "local_search": LocalSearch,
     "regularised_evolution": RegularisedEvolution,

@@ -21,12 +21,15 @@ from archgrad.policies.factorised import Factorised
 from archgrad.policies.prior import near
 from archgrad.protocols import Searcher
 from archgrad.searchers.evolution import RegularisedEvolution
+from archgrad.searchers.frugal import Frugal
 from archgrad.searchers.local_search import LocalSearch
 from archgrad.searchers.random_search import RandomSearch
 from archgrad.searchers.recipe import Recipe
 from archgrad.spaces.decisions import Decisions
 from archgrad.spaces.model import ModelSpace
 from archgrad.surrogates.gaussian_process import GaussianProcess
+from archgrad.surrogates.interactions import Interactions
+from archgrad.surrogates.kernels import of_counts
 from archgrad.text import nearest
 
 NEAR = 0.9
@@ -177,8 +180,29 @@ def regularised_evolution(
     return RegularisedEvolution(space, population, tournament, prior=start(space, near_default))
 
 
+def frugal(
+    space: Decisions,
+    seed: int = 0,
+    *,
+    samples: int = 4,
+    beta: float = 2.0,
+    neighbours: bool = True,
+    near_default: float | None = NEAR,
+) -> Frugal:
+    """A Gaussian process that learns which decisions act together; evaluate where it may be lowest. Fewest trials.
+
+    Srinivas et al. (2010). neighbours: decisions that follow each other are thought to act together more often. A space
+    that has ``features``, counts that equal networks share, is modelled by them too.
+    """
+    features = getattr(space, "features", None)
+    kernels = [] if features is None else of_counts(features)
+    surrogate = Interactions(space, neighbours=neighbours, kernels=kernels)
+    return Frugal(space, surrogate, prior=start(space, near_default), samples=samples, beta=beta)
+
+
 RECIPES: Mapping[str, Callable[..., Searcher]] = {
     "ppo": ppo,
+    "frugal": frugal,
     "reinforce": reinforce,
     "nasnet": nasnet,
     "zoph_le": zoph_le,
