@@ -51,9 +51,9 @@ def run(path, recipe, trials, *, task=None, after=10**9, create=True):
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in RECIPES if n not in ("random_search", "local_search", "regularised_evolution")]
+    "name", [n for n in RECIPES if n not in ("frugal", "random_search", "local_search", "regularised_evolution")]
 )
-def test_every_recipe_that_follows_what_it_learned_descends(tmp_path, name):
+def test_every_recipe_with_a_gradient_descends(tmp_path, name):
     """Mean f of the last batches against the first; the space's mean is 2.6, its minimum 1.2."""
     recipe = RECIPES[name](SPACE, 0)
     _, steps = run(tmp_path / "run.sqlite", recipe, 600)
@@ -70,6 +70,11 @@ def test_ppo_finds_the_optimum_of_a_separable_function(tmp_path):
     assert torch.equal(recipe.policy.mode()[0].argmax(-1), TABLE.argmin(-1))
 
 
+def test_frugal_finds_the_optimum_of_a_separable_function(tmp_path):
+    trials, _ = run(tmp_path / "run.sqlite", RECIPES["frugal"](SPACE, 0), 40)
+    assert min(m["valid_loss"] for _, m, _ in trials) == pytest.approx(float(TABLE.min(-1).values.sum()))
+
+
 def evolution(space, seed, *, samples):
     return RECIPES["regularised_evolution"](space, seed, population=samples, tournament=3)
 
@@ -84,6 +89,7 @@ def local(space, seed, *, samples):
         evolution,
         local,
         RECIPES["random_search"],
+        RECIPES["frugal"],
         ppo,
         reinforce,
         *(RECIPES[r] for r in ("nasnet", "relax", "doubly_robust")),

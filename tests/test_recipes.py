@@ -17,8 +17,8 @@ from archgrad import (
     space_of,
 )
 from archgrad.recipes import RECIPES, recipe
+from archgrad.searchers import Frugal
 from archgrad.searchers.evolution import RegularisedEvolution
-from archgrad.searchers.frugal import Frugal
 from archgrad.searchers.local_search import LocalSearch
 from archgrad.searchers.random_search import RandomSearch
 from archgrad.testing import plain_space
@@ -82,6 +82,11 @@ def test_a_small_budget_leaves_alone_what_has_no_batches():
     assert recipe("random_search", SPACE, 0, trials=5).samples == 2
     assert recipe("local_search", SPACE, 0, trials=5).starts == 10
     assert recipe("regularised_evolution", SPACE, 0, trials=5).size == 50
+
+
+@pytest.mark.parametrize(("trials", "initial"), [(None, 20), (100, 20), (30, 10), (9, 3), (2, 2)])
+def test_a_small_budget_leaves_two_thirds_to_the_model(trials, initial):
+    assert recipe("frugal", plain_space(*[2] * 20), 0, trials=trials).initial == initial
 
 
 def test_unknown_names_are_refused_with_the_nearest():

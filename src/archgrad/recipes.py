@@ -152,6 +152,28 @@ def doubly_robust(
     return Recipe("doubly_robust", policy, estimator, Adam(policy.parameters(), lr))
 
 
+def frugal(
+    space: Decisions,
+    seed: int = 0,
+    *,
+    samples: int = 4,
+    initial: int | None = None,
+    beta: float = 2.0,
+    neighbours: bool = True,
+    near_default: float | None = NEAR,
+) -> Frugal:
+    """A Gaussian process that learns which decisions act together; evaluate where it may be lowest. Fewest trials.
+
+    Srinivas et al. (2010). initial: trials before the first model, the number of decisions but at least ten if None.
+    neighbours: decisions that follow each other are thought to act together more often. A space that has ``features``,
+    counts that equal networks share, is modelled by them too.
+    """
+    features = getattr(space, "features", None)
+    kernels = [] if features is None else of_counts(features)
+    surrogate = Interactions(space, neighbours=neighbours, kernels=kernels)
+    return Frugal(space, surrogate, prior=start(space, near_default), samples=samples, initial=initial, beta=beta)
+
+
 def random_search(space: Decisions, seed: int = 0, *, samples: int = 10, distinct: bool = True) -> RandomSearch:
     """Random architectures, none twice: what the others have to beat. Bergstra & Bengio (2012).
 
@@ -180,26 +202,6 @@ def regularised_evolution(
     return RegularisedEvolution(space, population, tournament, prior=start(space, near_default))
 
 
-def frugal(
-    space: Decisions,
-    seed: int = 0,
-    *,
-    samples: int = 4,
-    beta: float = 2.0,
-    neighbours: bool = True,
-    near_default: float | None = NEAR,
-) -> Frugal:
-    """A Gaussian process that learns which decisions act together; evaluate where it may be lowest. Fewest trials.
-
-    Srinivas et al. (2010). neighbours: decisions that follow each other are thought to act together more often. A space
-    that has ``features``, counts that equal networks share, is modelled by them too.
-    """
-    features = getattr(space, "features", None)
-    kernels = [] if features is None else of_counts(features)
-    surrogate = Interactions(space, neighbours=neighbours, kernels=kernels)
-    return Frugal(space, surrogate, prior=start(space, near_default), samples=samples, beta=beta)
-
-
 RECIPES: Mapping[str, Callable[..., Searcher]] = {
     "ppo": ppo,
     "frugal": frugal,
@@ -217,14 +219,17 @@ RECIPES: Mapping[str, Callable[..., Searcher]] = {
 
 
 def recipe(name: str, space: Decisions, seed: int = 0, *, trials: int | None = None) -> Searcher:
-    """A recipe by name; with few ``trials`` to spend its batches are cut so that alpha moves twice at least.
+    """A recipe by name; with few ``trials`` to spend its batches are cut so that it learns twice at least.
 
     UsageError for an unknown name, with the nearest one.
     """
     if name not in RECIPES:
         raise UsageError(nearest("recipe", name, RECIPES))
     make = RECIPES[name]
-    samples = inspect.signature(make).parameters.get("samples")
-    if samples is None or trials is None:
-        return make(space, seed)
-    return make(space, seed, samples=min(samples.default, max(2, trials // 2)))
+    parameters = inspect.signature(make).parameters
+    settings = {}
+    if trials is not None and "samples" in parameters:
+        settings["samples"] = min(parameters["samples"].default, max(2, trials // 2))
+    if trials is not None and "initial" in parameters:
+        settings["initial"] = min(max(10, space.D), max(2, trials // 3))
+    return make(space, seed, **settings)
