@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from archgrad import UsageError
+from archgrad import UsageError, mlp
 from archgrad.benchmarks.benchmark import from_table
 from archgrad.benchmarks.landscapes import landscapes
 from archgrad.benchmarks.table import Column, Table
@@ -174,7 +174,19 @@ def test_settings_from_text():
     assert named("reinforce:entropy=none")(SPACE, 0).estimator.entropy == 0.03
     assert named("random_search:distinct=false")(SPACE, 0).distinct is False
     assert named("regularised_evolution:population=7,tournament=2")(SPACE, 0).size == 7
-    assert not named("ppo")(SPACE, 0).policy.alpha.any()
+    assert not named("ppo")(mlp((4,), 2), 0).policy.alpha.any()  # a space with a default
+
+
+def test_every_run_has_a_seed_of_its_own(monkeypatch):
+    seeds = []
+
+    def seeded(space, seed=0):
+        seeds.append(seed)
+        return RECIPES["ppo"](space, seed)
+
+    monkeypatch.setattr("archgrad.comparison.named.RECIPES", {"seeded": seeded})
+    compare(table(), ["seeded"], runs=3, budget=10, seed=7)
+    assert seeds == [7, 8, 9]
 
 
 @pytest.mark.parametrize(
