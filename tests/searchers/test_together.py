@@ -57,9 +57,10 @@ def test_the_originals_are_left_alone():
 
 
 def test_optimizers_keep_their_settings():
-    many = together([ppo(SPACES[0], r, lr=0.123) for r in range(2)])
+    recipes = [ppo(SPACES[0], r, lr=0.123) for r in range(2)]
+    many = together(recipes)
     assert many.optimizer.defaults["lr"] == 0.123
-    assert many.estimator is not ppo(SPACES[0]).estimator
+    assert many.estimator is not recipes[0].estimator
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,8 @@ class Choices:
         self._row = torch.eye(space.K)
         self._numbers = torch.arange(space.K, dtype=torch.float32)
         self._plain = type(space).key is Decisions.key  # equal networks are then equal tuples
-        self._keys: dict[Choice, Hashable] = {}
+        # kept with the space, as a cached property would be: many searches of one space ask once
+        self._keys: dict[Choice, Hashable] = vars(space).setdefault("keys_of_choices", {})
 
     def draw(self, n: int, generator: torch.Generator) -> list[Choice]:
         """n architectures from the prior."""
