@@ -66,7 +66,31 @@ def test_around_is_against_of_all_neighbours(known):
     model.fit(h, torch.rand(30, generator=torch.Generator().manual_seed(1)))
     model.assume(drawn(space, 1, 5))
     x = drawn(space, 3, 2)
-    assert torch.allclose(model.around(x).flatten(0, 2), model.against(neighbours(x).flatten(0, 2)), atol=2e-5)
+    at, k = model.around(x)
+    want = model.against(neighbours(x).flatten(0, 2)).reshape(3, 30, -1)
+    assert sorted(at[0].tolist()) == list(range(30))
+    assert torch.allclose(k, want[torch.arange(3)[:, None], at], atol=2e-5)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_the_most_promising_changes_come_first_and_none_that_does_not_exist(known):
+    model = scrambled(Interactions(SPACE, neighbours=known))
+    h = drawn(SPACE, 30)
+    model.fit(h, torch.randn(30, generator=torch.Generator().manual_seed(1)))
+    model.assume(drawn(SPACE, 1, 5))
+    x = drawn(SPACE, 3, 2)
+    every, _ = model.around(x)
+    assert every.shape == (3, 3 + 2 + 4 + 3 + 1)
+    assert bool((every % SPACE.K < model.counts[every // SPACE.K]).all())
+    at, k = model.around(x, 5)
+    near = neighbours(x).flatten(1, 2)[torch.arange(3)[:, None], every]
+    means = model.mean(near)
+    for s in range(3):
+        order = every[s][means[s].argsort()]
+        assert set(at[s, :3].tolist()) <= set(order[:5].tolist())
+        chosen = neighbours(x[s : s + 1]).flatten(0, 2)[at[s]]
+        assert torch.allclose(k[s], model.against(chosen), atol=2e-5)
+    assert torch.allclose(model.fitted, model.mean(h), atol=1e-5)
 
 
 def test_neighbours_differ_in_one_decision():
@@ -225,7 +249,7 @@ def test_few_decisions(options):
     model = Interactions(space)
     h = drawn(space, 6)
     model.fit(h, torch.arange(6.0))
-    mean, deviation = model.posterior(model.around(h[:2]))
-    assert mean.shape == (2, 2, 3)
+    mean, deviation = model.posterior(model.around(h[:2])[1])
+    assert mean.shape == (2, options + 3)
     assert bool(torch.isfinite(mean).all())
     assert bool(torch.isfinite(deviation).all())

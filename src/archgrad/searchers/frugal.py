@@ -21,6 +21,8 @@ EVERY = 20_000
 """Spaces of at most so many architectures are looked through as a whole; in larger ones the bound is descended."""
 MOST = 4_000_000
 """Architectures times past evaluations up to which that is quicker."""
+FULL = 150
+"""Past evaluations up to which a descent asks for the deviation of every neighbour."""
 REPEATS = 0.01
 """Noise, as a share of the values' variance, from which an architecture is worth a second evaluation."""
 FEW = 1e-6
@@ -128,7 +130,7 @@ class Frugal:
         middle = values.median()
         values = values.clamp(max=float(middle + self.clip * (middle - values.min())))
         self.surrogate.fit(h, values)
-        return h[self.surrogate.mean(h).argsort()[: self.top]]
+        return h[self.surrogate.fitted.argsort()[: self.top]]
 
     def _bound(self, k: Tensor) -> Tensor:
         mean, deviation = self.surrogate.posterior(k)
@@ -142,7 +144,7 @@ class Frugal:
         return self._fresh(seen, generator)
 
     def _descended(self, good: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Local minima of the bound, and their neighbours, ``[starts (1 + D K), D, K]``, with their bounds."""
+        """Local minima of the bound ``[starts, D, K]``, then their neighbours, with their bounds."""
         S, D, K = self.starts, self.space.D, self.space.K
         every, eye = torch.arange(S), torch.eye(K)
         x = good[torch.randint(len(good), (S,), generator=generator)]
@@ -153,23 +155,26 @@ class Frugal:
         x[0] = drawn[0]
         x = self.space.canonical(x)
         reached = torch.full((S,), torch.inf)
-        around = torch.full((S, D * K), torch.inf)
+        near: list[tuple[Tensor, Tensor]] = []
         going = every
+        most = D * K if len(self.values) < FULL else max(32, D * K // 4)
         for _ in range(10 * D):  # a descent of single changes ends far sooner
-            bound = self._bound(self.surrogate.around(x[going]))
-            around[going] = bound.masked_fill(~self.space.mask, torch.inf).flatten(1)
-            low, at = around[going].min(1)
+            at, k = self.surrogate.around(x[going], most)
+            bound = self._bound(k)
+            low, place = bound.min(1)
             better = low < reached[going] - FEW * self.surrogate.scale
-            going, low, at = going[better], low[better], at[better]
+            for i in (~better).nonzero().flatten().tolist():
+                changed = x[going[i]].expand(len(at[i]), D, K).clone()
+                changed[torch.arange(len(at[i])), at[i] // K] = eye[at[i] % K]
+                near.append((changed, bound[i]))
+            chosen = at.gather(1, place.unsqueeze(-1)).squeeze(-1)[better]
+            going, low = going[better], low[better]
             if not len(going):
                 break
             reached[going] = low
-            x[going, at // K] = eye[at % K]
-        # a descent's own place comes before its neighbours, of which one is itself
-        order = around.flatten().argsort()[: 2 * S * D]
-        near = x[order // (D * K)]
-        near[torch.arange(len(order)), order % (D * K) // K] = eye[order % K]
-        return self.space.canonical(torch.cat([x, near])), torch.cat([reached, around.flatten()[order]])
+            x[going, chosen // K] = eye[chosen % K]
+        ends = torch.cat([x, *(h for h, _ in near)])
+        return self.space.canonical(ends), torch.cat([reached, *(b for _, b in near)])
 
     def observe(self, batch: Batch, values: Tensor, cost: AdditiveCost | None = None) -> Mapping[str, float]:
         self.h = torch.cat([self.h, batch.h.detach().float()])

@@ -93,7 +93,8 @@ class Interactions:
         self.h = h.float()
         n = len(t)
         i, j = torch.tril_indices(n, n)
-        z = self._agreement((self.h[i] * self.h[j]).sum(-1))
+        choices = self.h.argmax(-1)
+        z = self._agreement((choices[i] == choices[j]).float())
         extra = [k(self.h)(self.h)[i, j].double() for k in self.kernels]
         steps = 0
         if n >= self.grow * self.learned:
@@ -102,6 +103,8 @@ class Interactions:
         for _ in range(steps):
             self._climb(z, extra, i, j, t)
         self._condition(self._covariance(z, extra, i, j, n), t)
+        self.fitted = self.centre + self.scale * (t - (self.weights["noise"] + JITTER) * self.solved)
+        """Posterior mean at the values' own architectures, ``[n]``."""
         self.assumed = self.h
 
     def _agreement(self, match: Tensor) -> Tensor:
@@ -209,10 +212,11 @@ class Interactions:
             blocks.append(k)
         return torch.cat(blocks)
 
-    def around(self, h: Tensor) -> Tensor:
-        """``against`` of every architecture that differs from one of ``[S, D, K]`` in one decision: ``[S, D, K, n]``.
+    def around(self, h: Tensor, most: int | None = None) -> tuple[Tensor, Tensor]:
+        """Changes of one decision of ``[S, D, K]``: ``[S, m]``, d K + k each, and ``against`` of what they make, ``[S, m, n]``.
 
-        The structured part is linear in every z_i alone, so all neighbours follow from one slope.
+        All that exist, or the ``most`` of the lowest mean: the deviation costs (past)^2 each, and differs less. The
+        structured part is linear in every z_i alone, so all of them follow from one slope.
         """
         match = torch.einsum("sdk,ndk->snd", h, self.assumed)
         z = self._agreement(match)
@@ -224,12 +228,22 @@ class Interactions:
         slope = self.weights["single"].float() + z @ V + self.weights["triple"].float() * scale * (centre / 2 + leaves)
         K = self.counts
         slope = slope * torch.where(K > 1, K / (K - 1).clamp(min=1), torch.zeros_like(K))
-        own = self._structured(z)
-        change = self.assumed.permute(1, 2, 0).unsqueeze(0) - match.transpose(1, 2).unsqueeze(2)
-        k = own.unsqueeze(1).unsqueeze(1) + change * slope.transpose(1, 2).unsqueeze(2)
-        for weight, kernel in zip(self.weights["kernel"].float(), self.kernels, strict=True):
-            k = k + weight * kernel(self.assumed)(neighbours(h).flatten(0, 2)).float().reshape(k.shape)
-        return k
+        known = len(self.solved)
+        felt = slope[:, :known] * self.solved.float().unsqueeze(-1)
+        gain = torch.einsum("snd,ndk->sdk", felt, self.assumed[:known]) - (felt * match[:, :known]).sum(1).unsqueeze(-1)
+        gain = gain.masked_fill(torch.arange(h.shape[-1]) >= K.unsqueeze(-1), torch.inf).flatten(1)
+        exist = int(K.sum())
+        every = most is None or bool(self.kernels)  # what the other kernels add to the mean is not in the slope
+        at = gain.topk(exist if every else min(exist, most or exist), largest=False).indices
+        d = at // h.shape[-1]
+        rows = torch.arange(len(h)).unsqueeze(-1)
+        own = self.assumed.flatten(1).T[at] - match.transpose(1, 2)[rows, d]
+        k = self._structured(z).unsqueeze(1) + own * slope.transpose(1, 2)[rows, d]
+        if self.kernels:
+            changed = neighbours(h).flatten(1, 2)[rows, at].flatten(0, 1)
+            for weight, kernel in zip(self.weights["kernel"].float(), self.kernels, strict=True):
+                k = k + weight * kernel(self.assumed)(changed).float().reshape(k.shape)
+        return at, k
 
     def posterior(self, k: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation, in units of the values, from what ``against`` or ``around`` gives."""
