@@ -213,9 +213,9 @@ class Interactions:
         return torch.cat(blocks)
 
     def around(self, h: Tensor, most: int | None = None) -> tuple[Tensor, Tensor]:
-        """Changes of one decision of ``[S, D, K]``, d K + k each, ``[S, m]``; ``against`` of their results, ``[S, m, n]``.
+        """Changes of one decision, d K + k each, ``[S, m]``, and ``against`` of what comes of them, ``[S, m, n]``.
 
-        All that exist, or the ``most`` of the lowest mean: the deviation costs (past)^2 each, and differs less. The
+        h: ``[S, D, K]``. All that exist, or the ``most`` of the lowest mean: the deviation costs (past)^2 each, and differs less. The
         structured part is linear in every z_i alone, so all of them follow from one slope.
         """
         match = torch.einsum("sdk,ndk->snd", h, self.assumed)
