@@ -215,8 +215,8 @@ class Interactions:
     def around(self, h: Tensor, most: int | None = None) -> tuple[Tensor, Tensor]:
         """Changes of one decision, d K + k each, ``[S, m]``, and ``against`` of what comes of them, ``[S, m, n]``.
 
-        h: ``[S, D, K]``. All that exist, or the ``most`` of the lowest mean: the deviation costs (past)^2 each, and differs less. The
-        structured part is linear in every z_i alone, so all of them follow from one slope.
+        h: ``[S, D, K]``. All that exist, or the ``most`` of the lowest mean: the deviation costs (past)^2 each, and
+        differs less. The structured part is linear in every z_i alone, so all of them follow from one slope.
         """
         match = torch.einsum("sdk,ndk->snd", h, self.assumed)
         z = self._agreement(match)
