@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,9 @@ def read_block(path: Path, settings: str) -> Columns:
             block: Columns = {name: file[name] for name in file.files}
         found = str(block.pop("settings"))
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-        raise UsageError(f"{path} should be a block of an earlier run, reading it failed: {error}; delete it") from error
+        raise UsageError(
+            f"{path} should be a block of an earlier run, reading it failed: {error}; delete it"
+        ) from error
     if found != settings:
         raise UsageError(
             f"{path} should have been made with the settings {settings}, got {found}; use another folder, or delete it"

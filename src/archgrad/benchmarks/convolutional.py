@@ -16,8 +16,6 @@ from archgrad.spaces.decisions import Decision, Decisions
 SKIP = "skip"
 KERNELS = {"conv1x1": 1, "conv3x3": 3, "depthwise3x3": 3, "depthwise5x5": 5}
 POOLS = {"maxpool3x3": 3, "avgpool3x3": 3}
-SCALE = 4.0
-"""The head's inputs are multiplied by it: means over many normalised values are small, and learned from slowly."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +23,10 @@ class Family:
     """Networks of one stem, layers in stages of equal size, and one head; a decision a layer.
 
     x ``[B, inputs, H, W]`` -> stem: 3x3 convolution of stride 2, norm, relu -> stages of ``stages[s]`` layers, between
-    which a 3x3 convolution of stride 2, norm, relu -> means over ``places x places`` parts of the image, times ``SCALE`` -> linear, ``[B, classes]``.
-    Every layer keeps its ``channels``. Its option o makes relu(norm(o(x))), plus x where ``residual``; ``skip`` makes
-    x. norm is over all channels and places of one example (GroupNorm with one group), so that no network needs
-    statistics of a data set and every example is computed by itself.
+    which a 3x3 convolution of stride 2, norm, relu -> means over ``places x places`` parts of the image, times
+    ``scale`` -> linear, ``[B, classes]``. Every layer keeps its ``channels``. Its option o makes relu(norm(o(x))),
+    plus x where ``residual``; ``skip`` makes x. norm is over all channels and places of one example (GroupNorm with
+    one group): no network needs statistics of a data set, and every example is computed by itself.
 
     UsageError for an option that is not among ``skip``, convolutions and pools.
     """
@@ -69,6 +67,14 @@ class Family:
         """Numbers that the head reads."""
         return self.channels * self.places**2
 
+    @property
+    def scale(self) -> float:
+        """What the head's inputs are multiplied by: they differ little from image to image and are learned slowly.
+
+        Not so where layers are added up.
+        """
+        return 1.0 if self.residual else 4.0
+
     def reduces_before(self, d: int) -> bool:
         """Whether layer d is the first of a later stage."""
         return d > 0 and d in [sum(self.stages[:s]) for s in range(1, len(self.stages))]
@@ -83,7 +89,12 @@ class Family:
     def params(self, choices: Tensor) -> Tensor:
         """Numbers that are trained, ``[n, D] -> [n]``: weights, and scale and shift a channel of every norm."""
         C = self.channels
-        fixed = 9 * C * self.inputs + 2 * C + (len(self.stages) - 1) * (9 * C * C + 2 * C) + (self.features + 1) * self.classes
+        fixed = (
+            9 * C * self.inputs
+            + 2 * C
+            + (len(self.stages) - 1) * (9 * C * C + 2 * C)
+            + (self.features + 1) * self.classes
+        )
         each = [0 if o == SKIP else 2 * C + _product(self.weights(o)) for o in self.options]
         return fixed + torch.tensor(each)[choices].sum(-1)
 
@@ -109,7 +120,7 @@ class Family:
                 modules.append(_Unit(nn.Conv2d(C, C, 3, 2, 1, bias=False), C))
             option = self.options[choice]
             modules.append(nn.Identity() if option == SKIP else _Unit(_operation(option, C), C, self.residual))
-        return nn.Sequential(*modules, _Means(self.places), nn.Linear(self.features, self.classes))
+        return nn.Sequential(*modules, _Means(self.places, self.scale), nn.Linear(self.features, self.classes))
 
 
 class _Unit(nn.Module):
@@ -127,12 +138,12 @@ class _Unit(nn.Module):
 class _Means(nn.Module):
     """Means over parts of the image, as one vector."""
 
-    def __init__(self, places: int) -> None:
+    def __init__(self, places: int, scale: float) -> None:
         super().__init__()
-        self.places = places
+        self.places, self.scale = places, scale
 
     def forward(self, x: Tensor) -> Tensor:
-        return SCALE * F.adaptive_avg_pool2d(x, self.places).flatten(1)
+        return self.scale * F.adaptive_avg_pool2d(x, self.places).flatten(1)
 
 
 def _operation(option: str, channels: int) -> nn.Module:

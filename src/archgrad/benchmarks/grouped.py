@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from archgrad.benchmarks.convolutional import KERNELS, POOLS, SCALE, SKIP, Family
+from archgrad.benchmarks.convolutional import KERNELS, POOLS, SKIP, Family
 from archgrad.errors import UsageError
 
 
@@ -32,8 +32,9 @@ class Grouped:
         self.family, self.choices, self.n = family, choices, len(seeds)
         self.dtype = dtype
         self.orders = [torch.argsort(choices[:, d], stable=True) for d in range(family.D)]
-        self.members = [[(choices[:, d] == o).nonzero().squeeze(1) for o in range(len(family.options))]
-                        for d in range(family.D)]
+        self.members = [
+            [(choices[:, d] == o).nonzero().squeeze(1) for o in range(len(family.options))] for d in range(family.D)
+        ]
         self.sections = self._sections()
         self.theta = torch.cat([torch.zeros(len(who) * size.numel(), dtype=dtype) for _, who, size in self.sections])
         self._draw(seeds)
@@ -61,7 +62,12 @@ class Grouped:
                 if option != SKIP and len(who):
                     unit(f"{place}", who, family.weights(option))
         head = f"{place + 2}"
-        found.extend([(f"{head}.weight", everybody, (family.classes, family.features)), (f"{head}.bias", everybody, (family.classes,))])
+        found.extend(
+            [
+                (f"{head}.weight", everybody, (family.classes, family.features)),
+                (f"{head}.bias", everybody, (family.classes,)),
+            ]
+        )
         return [(name, who, torch.Size(shape)) for name, who, shape in found]
 
     def _draw(self, seeds: list[int]) -> None:
@@ -80,13 +86,15 @@ class Grouped:
         sizes = [len(who) * shape.numel() for _, who, shape in self.sections]
         return [
             part.view(len(who), *shape)
-            for part, (_, who, shape) in zip(theta.split(sizes), self.sections, strict=True)
+            for part, (_, who, shape) in zip(torch.split(theta, sizes), self.sections, strict=True)
         ]
 
     def weights(self, i: int, theta: Tensor | None = None) -> dict[str, Tensor]:
         """Network i's weights, as ``family.network(choices[i]).load_state_dict`` takes them."""
         found = {}
-        for (name, who, _), part in zip(self.sections, self._parts(self.theta if theta is None else theta), strict=True):
+        for (name, who, _), part in zip(
+            self.sections, self._parts(self.theta if theta is None else theta), strict=True
+        ):
             row = (who == i).nonzero()
             if len(row):
                 found[name] = part[int(row)].detach().clone()
@@ -108,7 +116,7 @@ class Grouped:
             y = _sorted(y, order, self.orders[d], n)
             order = self.orders[d]
             y = self._layer(y, d, parts)
-        features = (SCALE * F.adaptive_avg_pool2d(y, family.places)).reshape(len(x), n, family.features)
+        features = (family.scale * F.adaptive_avg_pool2d(y, family.places)).reshape(len(x), n, family.features)
         back = torch.argsort(order)
         features = features.index_select(1, back).transpose(0, 1)
         weight, bias = next(parts), next(parts)
@@ -118,7 +126,7 @@ class Grouped:
         """Layer d on networks that are sorted by their choice there."""
         family = self.family
         made = []
-        pieces = x.split([len(who) * family.channels for who in self.members[d]], 1)
+        pieces = torch.split(x, [len(who) * family.channels for who in self.members[d]], 1)
         for option, who, piece in zip(family.options, self.members[d], pieces, strict=True):
             if not len(who):
                 continue

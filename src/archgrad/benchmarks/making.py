@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from archgrad.benchmarks.convolutional import Family
 from archgrad.benchmarks.grouped import Grouped
-from archgrad.errors import UsageError, writing
+from archgrad.errors import UsageError
 from archgrad.tasks.data import Data, Split
 
 TAIL = 4
@@ -27,8 +24,8 @@ class Training:
     """How every network is trained: Adam at one rate, each step on ``batch`` examples, no example twice.
 
     fidelities: numbers of steps after which a network is measured, ascending. What is measured after t steps is the
-    mean of its weights over the last quarter of them, which does what decaying the rate does, and does not depend on how
-    long training will go on: the measurement after t steps of a long training *is* that of a training of t steps.
+    mean of its weights over the last quarter of them. That does what decaying the rate does, and does not depend on
+    how long training will go on: the measurement after t steps of a long training *is* that of a training of t steps.
     """
 
     fidelities: tuple[int, ...]
@@ -50,9 +47,9 @@ class Images:
 
 
 def shrunk(data: Data, factor: int, valid: int, test: int) -> Images:
-    """Means over ``factor x factor`` pixels, scaled to mean 0 and variance 1 of train; the first ``valid`` and ``test``.
+    """Means over ``factor x factor`` pixels, scaled to mean 0 and variance 1 of train.
 
-    The splits are those of ``data``; its order within a split is that of the source, which is taken to be random.
+    Of validation and test the first ``valid`` and ``test`` examples are kept. The splits are those of ``data``; its order within a split is that of the source, which is taken to be random.
     """
 
     def small(split: Split, limit: int | None) -> tuple[Tensor, Tensor]:
@@ -111,7 +108,7 @@ def measure(networks: Grouped, theta: Tensor, x: Tensor, y: Tensor, batch: int =
     """Accuracy in percent and mean cross-entropy of every network with weights ``theta``, ``[n]`` each."""
     right, loss = torch.zeros(networks.n), torch.zeros(networks.n, dtype=torch.float64)
     with torch.no_grad():
-        for some in torch.arange(len(y)).split(batch):
+        for some in torch.split(torch.arange(len(y)), batch):
             logits = networks(x[some].to(networks.dtype), theta)
             labels = y[some].expand(networks.n, -1)
             right += (logits.argmax(-1) == labels).sum(-1)
