@@ -64,10 +64,21 @@ def write_block(path: Path, block: Columns, settings: str) -> None:
 def read_block(path: Path, settings: str) -> Columns:
     """What ``write_block`` wrote with the same settings. UsageError for anything else."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            block: Columns = {name: file[name] for name in file.files}
+        # opened here, as numpy leaves a damaged file open
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            block: Columns = {name: archive[name] for name in archive.files}
         found = str(block.pop("settings"))
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+    except (
+        OSError,
+        EOFError,
+        KeyError,
+        ValueError,
+        AttributeError,
+        TypeError,
+        zipfile.BadZipFile,
+        zlib.error,
+        NotImplementedError,
+    ) as error:
         raise UsageError(
             f"{path} should be a block of an earlier run, reading it failed: {error}; delete it"
         ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -49,7 +50,8 @@ class Images:
 def shrunk(data: Data, factor: int, valid: int, test: int) -> Images:
     """Means over ``factor x factor`` pixels, scaled to mean 0 and variance 1 of train.
 
-    Of validation and test the first ``valid`` and ``test`` examples are kept. The splits are those of ``data``; its order within a split is that of the source, which is taken to be random.
+    The splits are those of ``data``, of validation and test the first ``valid`` and ``test`` examples; the order
+    within a split is the source's, and is taken to be random.
     """
 
     def small(split: Split, limit: int | None) -> tuple[Tensor, Tensor]:
@@ -115,6 +117,23 @@ def measure(networks: Grouped, theta: Tensor, x: Tensor, y: Tensor, batch: int =
             each = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
             loss += each.view(networks.n, -1).sum(-1)
     return 100 * right / len(y), loss / len(y)
+
+
+def latency(family: Family, choices: Tensor, x: Tensor, rounds: int = 9) -> Tensor:
+    """CPU milliseconds of a forward pass of each network ``[n, D]`` on the batch x, as an ordinary eager module, ``[n]``.
+
+    The median over ``rounds`` of all networks in turn, after one that is not counted, so that a busy spell of the
+    machine touches all of them. Meant for one thread.
+    """
+    networks = [family.network(row).eval() for row in choices.tolist()]
+    spent = torch.zeros(rounds + 1, len(networks), dtype=torch.float64)
+    with torch.inference_mode():
+        for r in range(rounds + 1):
+            for i, network in enumerate(networks):
+                start = time.process_time_ns()
+                network(x)
+                spent[r, i] = (time.process_time_ns() - start) / 1e6
+    return spent[1:].median(0).values
 
 
 def tail(steps: int) -> int:
