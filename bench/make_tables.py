@@ -99,25 +99,28 @@ def children(known: Tensor, parents: Tensor, generator: torch.Generator) -> Tens
 
 
 def minima(surrogate: Surrogate, count: int, generator: torch.Generator) -> Tensor:
-    """``[count, D]`` different networks no single change of which a surrogate holds for better, from random starts.
+    """``[count, D]`` different networks that steepest descent on a surrogate from ``count`` random starts ends with.
 
-    A surrogate is linear in every row, so its derivative tells the value of every single change.
+    The ends come first; where they are fewer than ``count``, the best of what was passed on the way fill them up. A
+    surrogate is linear in every row, so its derivative tells the value of every single change.
     """
     K = len(LARGE.options)
-    found: dict[tuple[int, ...], None] = {}
-    while len(found) < count:
-        choices = torch.randint(0, K, (count, LARGE.D), generator=generator)
-        while True:
-            h = torch.nn.functional.one_hot(choices, K).double().requires_grad_()
-            (slope,) = torch.autograd.grad(surrogate.mean(h).sum(), h)
-            gain = (slope - (slope * h).sum(-1, keepdim=True)).detach().flatten(1)
-            value, place = gain.min(1)
-            moving = (value < -1e-9).nonzero().squeeze(1)
-            if not len(moving):
-                break
-            choices[moving, place[moving] // K] = place[moving] % K
-        found.update(dict.fromkeys(tuple(row) for row in choices.tolist()))
-    return torch.tensor(list(found)[:count])
+    choices = torch.randint(0, K, (count, LARGE.D), generator=generator)
+    passed: dict[tuple[int, ...], float] = {}
+    while True:
+        h = torch.nn.functional.one_hot(choices, K).double().requires_grad_()
+        values = surrogate.mean(h)
+        passed.update(zip(map(tuple, choices.tolist()), values.tolist(), strict=True))
+        (slope,) = torch.autograd.grad(values.sum(), h)
+        gain = (slope - (slope * h).sum(-1, keepdim=True)).detach().flatten(1)
+        value, change = gain.min(1)
+        moving = (value < -1e-9).nonzero().squeeze(1)
+        if not len(moving):
+            break
+        choices[moving, change[moving] // K] = change[moving] % K
+    ends = list(dict.fromkeys(map(tuple, choices.tolist())))
+    others = sorted(passed.keys() - set(ends), key=passed.__getitem__)
+    return torch.tensor((ends + others)[:count])
 
 
 def trained(family: Family, choices: Tensor, seed: int, images: Images, training: Training) -> Columns:
@@ -142,12 +145,13 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     data = load(options.data)
-    images = shrunk(data, SHRINK, VALID, TEST)
     small = options.table == "small"
+    test = TEST if small else 0
+    images = shrunk(data, SHRINK, VALID, test)
     family, training = (SMALL, SMALL_TRAINING) if small else (LARGE, LARGE_TRAINING)
     block = small_block if small else large_block
     total = 81 * len(SMALL_SEEDS) if small else UNIFORM + CHILDREN + 2
-    settings = f"{family} {training} {SHRINK}x{SHRINK} valid {VALID} test {TEST} {data.split_hash}"
+    settings = f"{family} {training} {SHRINK}x{SHRINK} valid {VALID} test {test} {data.split_hash}"
 
     def make(i: int, past: Columns) -> Columns:
         return trained(family, *block(i, past), images, training)

@@ -69,7 +69,7 @@ def large(blocks: list[Columns]) -> dict[str, Tensor]:
         "seed": torch.from_numpy(rows["seed"].astype(np.uint8)),
         "group": torch.from_numpy(group.astype(np.uint8)),
     }
-    for name in ("valid_accuracy", "valid_loss", "test_accuracy", "test_loss"):
+    for name in ("valid_accuracy", "valid_loss"):
         found[name] = tidy(rows[f"{name}_{LARGE_TRAINING.fidelities[-1]}"])
     return found
 

@@ -40,7 +40,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Images:
-    """Normalised images ``[N, C, H, W]`` and labels ``[N]`` of three disjoint splits."""
+    """Normalised images ``[N, C, H, W]`` and labels ``[N]`` of three disjoint splits; test may be empty."""
 
     train: tuple[Tensor, Tensor]
     valid: tuple[Tensor, Tensor]
@@ -69,7 +69,7 @@ def train(
     """Train the architectures ``choices [n, D]`` side by side and measure them.
 
     Columns ``[n]``: valid_accuracy_T and valid_loss_T for every fidelity of T steps, test_accuracy_T and test_loss_T
-    for the last; accuracies in percent. ``seed`` decides the examples of every step, the same for all architectures;
+    for the last, if there is a test split; accuracies in percent. ``seed`` decides the examples of every step, the same for all architectures;
     architecture and seed together decide the first weights. So what an architecture gets does not depend on what it
     is trained beside, but for rounding.
     """
@@ -100,7 +100,7 @@ def train(
             mean = sums[step] / tail(step)
             accuracy, error = measure(networks, mean, *images.valid)
             found[f"valid_accuracy_{step}"], found[f"valid_loss_{step}"] = accuracy, error
-            if step == steps:
+            if step == steps and len(images.test[1]):
                 accuracy, error = measure(networks, mean, *images.test)
                 found[f"test_accuracy_{step}"], found[f"test_loss_{step}"] = accuracy, error
     return found
@@ -120,7 +120,7 @@ def measure(networks: Grouped, theta: Tensor, x: Tensor, y: Tensor, batch: int =
 
 
 def latency(family: Family, choices: Tensor, x: Tensor, rounds: int = 9) -> Tensor:
-    """CPU milliseconds of a forward pass of each network ``[n, D]`` on the batch x, as an ordinary eager module, ``[n]``.
+    """CPU milliseconds of a forward pass on the batch x of each network ``[n, D]``, an ordinary eager module: ``[n]``.
 
     The median over ``rounds`` of all networks in turn, after one that is not counted, so that a busy spell of the
     machine touches all of them. Meant for one thread.
