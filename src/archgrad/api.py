@@ -1,4 +1,4 @@
-"""What a Python user calls: search, resume, report, predict, gradients."""
+"""What a Python user calls: search, resume, report, predict, gradients, import_table."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from archgrad.stores import SQLite
 from archgrad.watch import Watcher
 
 if TYPE_CHECKING:
-    from archgrad.benchmarks import Known
+    from archgrad.benchmarks import Known, Table
     from archgrad.laboratory import Candidate, Study
     from archgrad.protocols import Policy, Searcher
 
-__all__ = ["export", "gradients", "predict", "report", "resume", "search"]
+__all__ = ["export", "gradients", "import_table", "predict", "report", "resume", "search"]
 
 GIVEN = "given from Python"
 """What the configuration says of a part that no name stands for."""
@@ -258,6 +258,32 @@ def gradients(
         with writing(Path(out)):
             write_gradients(done, Path(out) / "gradients.html")
     return done
+
+
+def import_table(
+    file: str | Path,
+    space: str | Path,
+    columns: Sequence[str],
+    out: str | Path,
+    *,
+    architecture: str | None = None,
+) -> Table:
+    """A complete CSV table (plain or gzip, a row an architecture) as a compact table, written to ``out``.
+
+    space: nasbench201, nasbenchmacro, or a file SPACE.json, ``{"name", "decisions": [{"name", "options"}]}``.
+    columns: ``NAME=SPLIT[@EPOCHS][:UNIT][,higher|lower][,seeds=N]`` each, as in ``val_12=valid@12``. architecture: the
+    column that names it, found by itself where it is called as usual. UsageError for what is wrong, with its line.
+    """
+    from archgrad.benchmarks.csv_table import meaning, read_csv
+    from archgrad.benchmarks.table import is_table, space_named
+
+    out = Path(out)
+    if out.exists() and not is_table(out):
+        raise UsageError(f"a table should be a new file or replace a table, but {out} is something else; name another")
+    name, decisions = space_named(space)
+    table = read_csv(file, name, decisions, [meaning(c) for c in columns], architecture)
+    table.write(out)
+    return table
 
 
 def probe(folder: Path) -> None:

@@ -90,6 +90,7 @@ def command(arguments: list[str]) -> int:
         "spaces": _spaces,
         "recipes": _recipes,
         "gradients": _gradients,
+        "benchmark": _benchmark,
     }
     return run[options.subcommand](options[options.subcommand])
 
@@ -138,6 +139,12 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
         commands["gradients"].add_argument(f"--{name}", type=kind, help=text)
     commands["gradients"].add_argument("--estimators", type=str, nargs="+", help="names, whole or up to a dash (all)")
     commands["gradients"].add_argument("--sweep", action="store_true", help="temperatures as well, .05 to 2")
+    benchmark = commands["benchmark"]
+    benchmark.add_argument("action", type=str, help=" or ".join(ACTIONS))
+    benchmark.add_argument("file", type=str, help="import: a CSV file, plain or gzip; show: a table")
+    benchmark.add_argument("--columns", type=str, nargs="+", help="NAME=SPLIT[@EPOCHS][:UNIT][,higher|lower][,seeds=N]")
+    for name, text in IMPORT:
+        benchmark.add_argument(f"--{name}", type=str, help=text)
     sub = parser.add_subcommands(required=True, metavar="COMMAND")
     for name, p in commands.items():
         sub.add_subcommand(name, p, help=COMMANDS[name])
@@ -153,6 +160,7 @@ COMMANDS = {
     "spaces": "list the spaces that can be searched",
     "recipes": "list the methods that search",
     "gradients": "measure bias and variance of the gradient estimators where the exact gradient is known",
+    "benchmark": "import a complete table of a benchmark, or show what is in one",
 }
 
 SEARCH: tuple[tuple[str, Any, str], ...] = (
@@ -175,13 +183,21 @@ SEARCH: tuple[tuple[str, Any, str], ...] = (
 
 GRADIENTS: tuple[tuple[str, Any, str], ...] = (
     ("problem", str, "toy, nk_chain or nasbench201 (toy)"),
-    ("table", str, "for nasbench201: a CSV file, plain or gzip, with a row an architecture"),
+    ("table", str, "for nasbench201: a table of archgrad benchmark import, or a CSV file with a row an architecture"),
     ("column", str, "the table's column to fit (cifar10_val_12)"),
     ("samples", int, "architectures an estimate draws (16)"),
     ("draws", int, "estimates of each estimator (2000; 1000 for nk_chain, 10000 for nasbench201)"),
     ("policy", str, "factorised or autoregressive (factorised)"),
     ("seed", int, "of the draws (0)"),
     ("out", str, "a folder for gradients.html, the pictures (none)"),
+)
+
+ACTIONS = ("import", "show")
+
+IMPORT = (
+    ("space", "nasbench201, nasbenchmacro, or a file SPACE.json"),
+    ("architecture", "the column of the architecture (ops, arch, or one column a decision)"),
+    ("out", "the table's file, to be made"),
 )
 
 
@@ -331,6 +347,42 @@ def _gradients(options: Namespace) -> int:
     console.print(render_study(study))
     if options.out is not None:
         print(f"Pictures: {Path(options.out) / 'gradients.html'}")
+    return 0
+
+
+def _benchmark(options: Namespace) -> int:
+    if options.action not in ACTIONS:
+        raise UsageError(nearest("an action", options.action, ACTIONS))
+    given = [n for n in ("space", "columns", "architecture", "out") if getattr(options, n) is not None]
+    if options.action == "show":
+        if given:
+            raise UsageError(f"show takes a table and no more, got --{given[0]}; leave it out, or import")
+        from archgrad.benchmarks.table import read_table
+
+        table, path = read_table(options.file), options.file
+    else:
+        absent = next((n for n in ("space", "columns", "out") if n not in given), None)
+        if absent is not None:
+            raise UsageError(
+                f"import needs --{absent}, got none: archgrad benchmark import FILE --space SPACE "
+                "--columns NAME=SPLIT ... --out TABLE"
+            )
+        from archgrad.api import import_table
+
+        path = options.out
+        table = import_table(options.file, options.space, options.columns, path, architecture=options.architecture)
+    from archgrad.reports.table import render_table, table_summary
+
+    summary = {"table": str(path), **table_summary(table)}
+    if options.json:
+        print(json.dumps(summary, allow_nan=False))
+        return 0
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=240)  # a table in a file is not broken
+    console.print(render_table(summary))
     return 0
 
 

@@ -89,3 +89,34 @@ def test_uniform_samples_reach_every_choice_equally():
     assert counts[0, 2] == 0
     assert ((counts[0, :2] - 1500) ** 2 / 1500).sum() < 15.1
     assert ((counts[1] - 1000) ** 2 / 1000).sum() < 18.4
+
+
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=5))
+def test_the_index_is_the_place_in_the_enumeration(choices):
+    space = plain_space(*choices)
+    h = space.enumerate()
+    assert torch.equal(space.index(h), torch.arange(space.size))
+    assert space.index(h).dtype == torch.long
+    assert torch.equal(space.index(h[:, None].double()), torch.arange(space.size)[:, None])  # [size, 1] runs
+
+
+def test_the_index_is_exact_beyond_the_integers_of_a_float():
+    space = plain_space(*[7] * 22)
+    h = space.decode(space.uniform(1, torch.Generator().manual_seed(0)))[0]
+    place = 0
+    for choice in h:
+        place = place * 7 + "abcdefg".index(choice)
+    assert int(space.index(space.encode([h]))) == place > 2**53
+
+
+def test_what_has_no_index_is_refused():
+    with pytest.raises(UsageError, match="'depth' with a condition"):
+        conditional_space().index(conditional_space().enumerate())
+    space = plain_space(2, 3)
+    with pytest.raises(UsageError, match=r"\[\*R, n, 2, 3\], got \(2, 3\)"):
+        space.index(space.enumerate()[0])
+    with pytest.raises(UsageError, match="only vertices"):
+        space.index(torch.full((1, 2, 3), 1 / 3))
+    large = plain_space(*[13] * 20)
+    with pytest.raises(UsageError, match="63 bits"):
+        large.index(large.uniform(1, torch.Generator().manual_seed(0)))

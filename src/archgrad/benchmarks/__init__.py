@@ -3,5 +3,6 @@
 from archgrad.benchmarks.known import Known, enumerated
 from archgrad.benchmarks.nasbench201 import nasbench201
 from archgrad.benchmarks.nk_chain import nk_chain
+from archgrad.benchmarks.table import Column, Table, read_table
 
-__all__ = ["Known", "enumerated", "nasbench201", "nk_chain"]
+__all__ = ["Column", "Known", "Table", "enumerated", "nasbench201", "nk_chain", "read_table"]

@@ -2,60 +2,36 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
 import itertools
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from archgrad.benchmarks.csv_table import read_csv
 from archgrad.benchmarks.known import Known, enumerated
+from archgrad.benchmarks.table import Meaning, is_table, read_table
 from archgrad.errors import UsageError
-from archgrad.spaces.decisions import Decision, Decisions
+from archgrad.spaces.nasbench201 import EDGES, OPERATIONS, NasBench201, cell_space
 
-EDGES = ("0>1", "0>2", "1>2", "0>3", "1>3", "2>3")
-OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
-
-
-def cell_space() -> Decisions:
-    """Six edges of a cell of four nodes, one of five operations each: 15,625 architectures."""
-    return Decisions([Decision(edge, OPERATIONS) for edge in EDGES])
+__all__ = ["EDGES", "OPERATIONS", "cell_space", "fit", "goodness", "nasbench201", "network"]
 
 
-def read_table(path: Path | str, column: str) -> Tensor:
-    """One column of a CSV table (gzip or plain), ``[15625]`` in the order of ``cell_space().enumerate()``.
+def goodness(path: Path | str, column: str) -> Tensor:
+    """One column, higher being better, ``[15625]`` float64 in the order of ``cell_space().enumerate()``.
 
-    The table's ``ops`` column has one digit an edge, in the order of EDGES and OPERATIONS. UsageError for a file that
-    is no such table.
+    path: a table that ``archgrad benchmark import`` made, or a CSV file (gzip or plain) whose numbers are better
+    higher and whose ``ops`` column has one digit an edge, in the order of EDGES and OPERATIONS. UsageError for another.
     """
-    path = Path(path)
-    values = torch.full((5**6,), torch.nan, dtype=torch.float64)
-    try:
-        content = path.read_bytes()
-        text = (gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content).decode("utf-8")
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
-        raise UsageError(f"{path} should be a CSV table, plain or gzip; reading it failed: {error}") from error
-    rows = csv.DictReader(io.StringIO(text))
-    names = list(rows.fieldnames or [])
-    for name in ("ops", column):
-        if name not in names:
-            raise UsageError(f"{path} should have a column {name!r}, it has {', '.join(names[:20]) or 'none'}")
-    for line, row in enumerate(rows, start=2):
-        try:
-            values[int(row["ops"], 5) if len(row["ops"]) == len(EDGES) else -(10**6)] = float(row[column])
-        except (ValueError, TypeError, IndexError) as error:
-            raise UsageError(
-                f"{path}, line {line}: six digits 0 to 4 in 'ops' and a number in {column!r} were expected, "
-                f"got {row['ops']!r} and {row[column]!r}"
-            ) from error
-    missing = int((~torch.isfinite(values)).sum())
-    if missing:
-        raise UsageError(f"{path} should have a finite {column!r} for all 15,625 architectures, {missing} are missing")
-    return values
+    if is_table(path):
+        table = read_table(path)
+        if not isinstance(table.space, NasBench201):
+            raise UsageError(f"{path} should be a table of nasbench201, it is one of {table.name!r}")
+        found = table.column(column)
+        return found.values if found.better == "higher" else -found.values
+    wanted = Meaning(name=column, split="valid", better="higher")
+    return read_csv(path, "nasbench201", cell_space(), [wanted], architecture="ops").columns[0].values
 
 
 def nasbench201(path: Path | str, column: str = "cifar10_val_12", *, hidden: int = 64, steps: int = 1500) -> Known:
@@ -65,7 +41,7 @@ def nasbench201(path: Path | str, column: str = "cifar10_val_12", *, hidden: int
     by ``steps`` steps of Adam and then standardised itself; R2 is about .99. Why not the table's multilinear extension:
     E[f] is f at the mean there, a softmax relaxation would be exact and could show no bias.
     """
-    target = read_table(path, column)
+    target = goodness(path, column)
     target = -(target - target.mean()) / target.std(correction=0)
     space = cell_space()
     x = space.enumerate().flatten(1)

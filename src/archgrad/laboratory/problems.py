@@ -33,8 +33,8 @@ def problem_named(name: str, table: str | Path | None = None, column: str | None
         return toy() if name == "toy" else nk_chain()
     if table is None:
         raise UsageError(
-            "nasbench201 needs its table, got none: --table FILE, a CSV with a row an architecture, its six operations "
-            "as digits in 'ops' and a number in --column NAME (cifar10_val_12)"
+            "nasbench201 needs its table, got none: --table FILE, from archgrad benchmark import, or a CSV with a row "
+            "an architecture, its six operations as digits in 'ops' and a number in --column NAME (cifar10_val_12)"
         )
     known = nasbench201(table) if column is None else nasbench201(table, column)
     return dataclasses.replace(known, name=name)

@@ -184,12 +184,15 @@ class Decisions:
         """Vertices ``[n, D, K]`` to names; an inactive decision reads its first choice. UsageError off the vertices."""
         if h.dim() != 3 or h.shape[1:] != (self.D, self.K):
             raise UsageError(f"h should be [n, {self.D}, {self.K}], got {tuple(h.shape)}")
+        self._check_vertices(h)
+        rows = self.canonical(h).argmax(-1).tolist()
+        return [tuple(d.options[k] for d, k in zip(self.decisions, row, strict=True)) for row in rows]
+
+    def _check_vertices(self, h: Tensor) -> None:
         if not bool(
             ((h == 0) | (h == 1)).all() and (h.sum(-1) == 1).all() and (h * ~self.mask.to(h.device) == 0).all()
         ):
             raise UsageError("only vertices are architectures, got relaxed rows or a choice that does not exist")
-        rows = self.canonical(h).argmax(-1).tolist()
-        return [tuple(d.options[k] for d, k in zip(self.decisions, row, strict=True)) for row in rows]
 
     def key(self, architecture: Architecture) -> str:
         """Equal for equal active choices."""
@@ -208,6 +211,25 @@ class Decisions:
         grids = torch.cartesian_prod(*[torch.arange(len(d.options)) for d in self.decisions]).reshape(-1, self.D)
         h = torch.nn.functional.one_hot(grids, self.K).float()
         return torch.unique(self.canonical(h), dim=0) if self.conditional else h
+
+    def index(self, h: Tensor) -> Tensor:
+        """The place of vertices in ``enumerate()``'s order: ``[*R, n, D, K] -> [*R, n]``, Long.
+
+        A number in mixed radix, the last decision being its last digit. UsageError where decisions are conditional,
+        off the vertices, and for more than 2**63 architectures.
+        """
+        if self.conditional:
+            raise UsageError(
+                "only architectures of a space without conditional decisions have an index, "
+                f"got {next(d.name for d in self.decisions if d.when)!r} with a condition; use key"
+            )
+        if h.dim() < 3 or h.shape[-2:] != (self.D, self.K):
+            raise UsageError(f"h should be [*R, n, {self.D}, {self.K}], got {tuple(h.shape)}")
+        self._check_vertices(h)
+        if self.size > 2**63:
+            raise UsageError(f"a place should fit 63 bits, but there are {self.size:,} architectures; use key")
+        strides = [math.prod(len(d.options) for d in self.decisions[i + 1 :]) for i in range(self.D)]
+        return (h.argmax(-1) * torch.tensor(strides, device=h.device)).sum(-1)
 
     def describe(self) -> list[dict[str, object]]:
         """The decisions as plain JSON values."""
