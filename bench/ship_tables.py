@@ -11,16 +11,23 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from make_tables import CHILDREN, UNIFORM
 from safetensors.torch import save
 from torch import Tensor
 
 from archgrad.benchmarks.blocks import Columns, joined
-from archgrad.benchmarks.made import DATA, LARGE, LARGE_TRAINING, SMALL, SMALL_SEEDS, SMALL_TRAINING, place
+from archgrad.benchmarks.made import DATA, LARGE, LARGE_TRAINING, SMALL, SMALL_SEEDS, SMALL_TRAINING
 from archgrad.benchmarks.making import latency
+from archgrad.benchmarks.table import Column, Table
 from archgrad.errors import UsageError, writing
 from archgrad.surrogates import Pairwise
 
 SIDE, BATCH = 14, 32
+"""Of an image, and of the batch on which latency is measured."""
+TRAIN = 48_000
+"""Examples of train, of which an epoch is made."""
+BLOCKS = (UNIFORM, CHILDREN, 1, 1)
+"""Blocks of the large table in every group."""
 
 
 def rows_in(folder: Path) -> list[Columns]:
@@ -34,43 +41,59 @@ def rows_in(folder: Path) -> list[Columns]:
     return blocks
 
 
-def tidy(values: np.ndarray) -> Tensor:
-    """Four decimals, as float32."""
-    return torch.from_numpy(np.round(values.astype(np.float64), 4).astype(np.float32))
+def tidy(values: Tensor) -> Tensor:
+    """Four decimals."""
+    return (values.double() * 1e4).round() / 1e4
 
 
-def small(blocks: list[Columns]) -> dict[str, Tensor]:
+def small(blocks: list[Columns]) -> Table:
     rows = joined(blocks)
-    index, seeds = place(torch.from_numpy(rows["choices"])), torch.from_numpy(rows["seed"])
-    found: dict[str, Tensor] = {}
-    for seed in SMALL_SEEDS:
-        here = (seeds == seed).nonzero().squeeze(1)
-        if not torch.equal(index[here].sort().values, torch.arange(SMALL.space.size)):
-            raise UsageError(f"seed {seed} should have every network once, got {len(here)} rows; go on training")
-        for name in rows:
-            if name.endswith(tuple(f"_{t}" for t in SMALL_TRAINING.fidelities)):
-                column = torch.empty(SMALL.space.size)
-                column[index[here]] = tidy(rows[name])[here]
-                found[f"{name}_seed{seed}"] = column
-    choices = SMALL.space.enumerate().argmax(-1)
-    found["params"], found["macs"] = SMALL.params(choices).float(), SMALL.macs(choices, SIDE).float()
+    space = SMALL.space
+    place = space.index(torch.nn.functional.one_hot(torch.from_numpy(rows["choices"]).long(), space.K).float())
+    columns: list[Column] = []
+
+    def add(
+        name: str, split: str, values: Tensor, unit: str, steps: int | None = None, seeds: int | None = None
+    ) -> None:
+        epochs = None if steps is None else round(steps * SMALL_TRAINING.batch / TRAIN, 6)
+        better = "higher" if unit == "%" else "lower"
+        columns.append(
+            Column(name=name, split=split, fidelity=epochs, unit=unit, better=better, seeds=seeds, values=tidy(values))
+        )
+
+    for split, steps in (*(("valid", t) for t in SMALL_TRAINING.fidelities), ("test", SMALL_TRAINING.fidelities[-1])):
+        for metric, unit in (("accuracy", "%"), ("loss", "nats")):
+            name = f"{split}_{metric}_{steps}"
+            both = []
+            for seed in SMALL_SEEDS:
+                here = np.flatnonzero(rows["seed"] == seed)
+                if not torch.equal(place[here].sort().values, torch.arange(space.size)):
+                    raise UsageError(f"seed {seed} should have every network once, got {len(here)} rows; train on")
+                values = torch.empty(space.size, dtype=torch.float64)
+                values[place[here]] = torch.from_numpy(rows[name][here]).double()
+                both.append(values)
+                add(f"{name}_seed{seed}", split, values, unit, steps, 1)
+            if metric == "accuracy" and steps == SMALL_TRAINING.fidelities[-1]:
+                add(name, split, torch.stack(both).mean(0), unit, steps, len(both))
+    choices = space.enumerate().argmax(-1)
+    add("params", "cost", SMALL.params(choices).double(), "")
+    add("macs", "cost", SMALL.macs(choices, SIDE).double(), "")
     x = torch.randn(BATCH, SMALL.inputs, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
-    found["latency_ms"] = tidy(latency(SMALL, choices, x).numpy())
-    return found
+    add("latency_ms", "cost", latency(SMALL, choices, x), "ms")
+    return Table("made_small", space, tuple(columns))
 
 
 def large(blocks: list[Columns]) -> dict[str, Tensor]:
     rows = joined(blocks)
-    group = np.concatenate(
-        [np.full(len(b["seed"]), g) for b, g in zip(blocks, [0] * 9 + [1] * 9 + [2, 3], strict=False)]
-    )
+    groups = np.repeat(np.arange(len(BLOCKS)), BLOCKS)
+    group = np.concatenate([np.full(len(b["seed"]), g) for b, g in zip(blocks, groups, strict=False)])
     found = {
         "choices": torch.from_numpy(rows["choices"]),
         "seed": torch.from_numpy(rows["seed"].astype(np.uint8)),
         "group": torch.from_numpy(group.astype(np.uint8)),
     }
     for name in ("valid_accuracy", "valid_loss"):
-        found[name] = tidy(rows[f"{name}_{LARGE_TRAINING.fidelities[-1]}"])
+        found[name] = tidy(torch.from_numpy(rows[f"{name}_{LARGE_TRAINING.fidelities[-1]}"])).float()
     return found
 
 
@@ -104,7 +127,7 @@ def main() -> None:
     torch.set_num_threads(1)
     blocks = rows_in(options.partial / options.table)
     if options.table == "small":
-        write(options.out / "small.safetensors", small(blocks))
+        small(blocks).write(options.out / "small.safetensors")
     else:
         rows = large(blocks)
         write(options.out / "large.safetensors", rows)

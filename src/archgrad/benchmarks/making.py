@@ -69,9 +69,9 @@ def train(
     """Train the architectures ``choices [n, D]`` side by side and measure them.
 
     Columns ``[n]``: valid_accuracy_T and valid_loss_T for every fidelity of T steps, test_accuracy_T and test_loss_T
-    for the last, if there is a test split; accuracies in percent. ``seed`` decides the examples of every step, the same for all architectures;
-    architecture and seed together decide the first weights. So what an architecture gets does not depend on what it
-    is trained beside, but for rounding.
+    for the last, if there is a test split; accuracies in percent. ``seed`` decides the examples of every step, the
+    same for all architectures; architecture and seed together decide the first weights. So what an architecture gets
+    does not depend on what it is trained beside, but for rounding. UsageError where train has too few examples.
     """
     networks = Grouped(family, choices, [weight_seed(row, seed) for row in choices.tolist()], dtype)
     optimizer = torch.optim.Adam([networks.theta], training.lr, fused=True)
