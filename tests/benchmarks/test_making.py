@@ -1,15 +1,15 @@
 """Training for tables: what is measured, at which fidelity, and that company does not matter."""
 
-import math
-
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from archgrad import UsageError
+from archgrad.benchmarks.blocks import in_blocks, joined
 from archgrad.benchmarks.convolutional import Family
 from archgrad.benchmarks.grouped import Grouped
-from archgrad.benchmarks.making import Images, Training, measure, shrunk, tail, train, weight_seed
+from archgrad.benchmarks.making import Images, Training, latency, measure, shrunk, tail, train, weight_seed
 from archgrad.tasks import load
 
 FAMILY = Family("tiny", ("skip", "avgpool3x3", "conv3x3"), (2, 2), channels=4, residual=False, classes=3)
@@ -80,6 +80,29 @@ def test_what_is_measured_is_the_mean_of_the_last_quarter_of_the_steps():
     assert [tail(t) for t in (1, 3, 4, 80, 320)] == [1, 1, 1, 20, 80]
 
 
+def test_a_table_that_was_interrupted_is_the_same_table(tmp_path):
+    """Three blocks of real training; a run that was killed after one goes on and ends with equal numbers."""
+    data = images()
+
+    def make(i, past):
+        del past
+        if i == stop:
+            raise KeyboardInterrupt
+        rows = {name: values.numpy() for name, values in train(FAMILY, CHOICES, i, data, TRAINING).items()}
+        return {"choices": CHOICES.numpy(), **rows}
+
+    stop = None
+    whole = joined(list(in_blocks(3, make, tmp_path / "whole", "s")))
+    stop = 1
+    with pytest.raises(KeyboardInterrupt):
+        list(in_blocks(3, make, tmp_path / "killed", "s"))
+    stop = None
+    resumed = joined(list(in_blocks(3, make, tmp_path / "killed", "s")))
+    assert whole.keys() == resumed.keys()
+    for name in whole:
+        assert np.array_equal(whole[name], resumed[name])
+
+
 def test_measuring_does_not_depend_on_its_batches():
     networks = Grouped(FAMILY, CHOICES, [1, 2, 3, 4], torch.float64)
     x, y = images().valid
@@ -105,10 +128,21 @@ def test_images_shrink_to_means_and_are_scaled_by_train_alone():
     assert torch.allclose((there - means[0]) / ratio[0] + first[0], here, atol=1e-4)
 
 
+def test_without_a_test_split_nothing_is_measured_on_it():
+    data = images()
+    found = train(FAMILY, CHOICES, 5, Images(data.train, data.valid, (data.test[0][:0], data.test[1][:0])), TRAINING)
+    assert sorted(found) == ["valid_accuracy_4", "valid_accuracy_8", "valid_loss_4", "valid_loss_8"]
+
+
+def test_latency_is_one_positive_number_a_network():
+    found = latency(FAMILY, CHOICES, images().valid[0][:2], rounds=3)
+    assert found.shape == (4,)
+    assert float(found.min()) > 0
+
+
 def test_what_cannot_be_trained_is_refused():
     with pytest.raises(UsageError, match="32 examples for 8 steps of 4, got 20"):
         train(FAMILY, CHOICES, 5, images(20), TRAINING)
     for wrong in ((), (8, 4), (0, 4), (4, 4)):
         with pytest.raises(UsageError, match="ascending"):
             Training(wrong)
-    assert math.isclose(Training((1,)).lr, 3e-3)
