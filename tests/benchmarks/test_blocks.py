@@ -19,7 +19,7 @@ def maker(die_at=None, made=None):
             raise Killed
         if made is not None:
             made.append(i)
-        last = past["value"][-1] if past else 1.0
+        last = past["value"].sum() if past else 1.0
         return {"value": np.array([last / 3, last / 7]), "i": np.full(2, i, np.uint8)}
 
     return make
@@ -39,6 +39,13 @@ def test_resumed_anywhere_it_is_the_uninterrupted_run(tmp_path):
         for name in whole:
             assert rows[name].dtype == whole[name].dtype
             assert np.array_equal(rows[name], whole[name])
+
+
+def test_a_block_is_made_from_all_before_it(tmp_path):
+    """1/3 and 1/7 first; a third and a seventh of the sum of all before, then."""
+    rows = joined(list(in_blocks(3, maker(), tmp_path, "s")))
+    sums = rows["value"].reshape(3, 2).sum(1)
+    assert np.allclose(sums, [10 / 21, (10 / 21) ** 2, 10 / 21 * (10 / 21 + (10 / 21) ** 2)])
 
 
 def test_a_block_appears_whole_or_not_at_all(tmp_path, monkeypatch):
