@@ -109,7 +109,6 @@ def model(rows: dict[str, Tensor]) -> dict[str, Tensor]:
 def write(path: Path, tensors: dict[str, Tensor]) -> None:
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             beside.write_bytes(save(tensors))
             os.replace(beside, path)
@@ -126,6 +125,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     blocks = rows_in(options.partial / options.table)
+    with writing(options.out):
+        options.out.mkdir(parents=True, exist_ok=True)
     if options.table == "small":
         small(blocks).write(options.out / "small.safetensors")
     else:
