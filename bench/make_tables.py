@@ -139,7 +139,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", choices=["small", "large"])
     parser.add_argument("--data", default="fashion-mnist")
-    parser.add_argument("--partial", type=Path, default=Path(__file__).parent / "made")
+    parser.add_argument("--partial", type=Path, default=Path("runs/made"))
     parser.add_argument("--blocks", type=int)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()

@@ -120,7 +120,7 @@ def write(path: Path, tensors: dict[str, Tensor]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", choices=["small", "large"])
-    parser.add_argument("--partial", type=Path, default=Path(__file__).parent / "made")
+    parser.add_argument("--partial", type=Path, default=Path("runs/made"))
     parser.add_argument("--out", type=Path, default=DATA)
     options = parser.parse_args()
     torch.set_num_threads(1)
