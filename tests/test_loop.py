@@ -50,8 +50,10 @@ def run(path, recipe, trials, *, task=None, after=10**9, create=True):
         return [(t.job, dict(t.metrics), t.error) for t in store.trials()], store.steps()
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_descends(tmp_path, name):
+@pytest.mark.parametrize(
+    "name", [n for n in RECIPES if n not in ("frugal", "random_search", "local_search", "regularised_evolution")]
+)
+def test_every_recipe_with_a_gradient_descends(tmp_path, name):
     """Mean f of the last batches against the first; the space's mean is 2.6, its minimum 1.2."""
     recipe = RECIPES[name](SPACE, 0)
     _, steps = run(tmp_path / "run.sqlite", recipe, 600)
@@ -68,7 +70,31 @@ def test_ppo_finds_the_optimum_of_a_separable_function(tmp_path):
     assert torch.equal(recipe.policy.mode()[0].argmax(-1), TABLE.argmin(-1))
 
 
-@pytest.mark.parametrize("make", [ppo, reinforce, *(RECIPES[r] for r in ("nasnet", "relax", "doubly_robust"))])
+def test_frugal_finds_the_optimum_of_a_separable_function(tmp_path):
+    trials, _ = run(tmp_path / "run.sqlite", RECIPES["frugal"](SPACE, 0), 40)
+    assert min(m["valid_loss"] for _, m, _ in trials) == pytest.approx(float(TABLE.min(-1).values.sum()))
+
+
+def evolution(space, seed, *, samples):
+    return RECIPES["regularised_evolution"](space, seed, population=samples, tournament=3)
+
+
+def local(space, seed, *, samples):
+    return RECIPES["local_search"](space, seed, starts=samples)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        evolution,
+        local,
+        RECIPES["random_search"],
+        RECIPES["frugal"],
+        ppo,
+        reinforce,
+        *(RECIPES[r] for r in ("nasnet", "relax", "doubly_robust")),
+    ],
+)
 def test_interrupted_anywhere_and_resumed_it_is_the_same_run(tmp_path, make):
     """Before each of the first 32 evaluations in turn: batches, checkpoints and a short last batch all lie between."""
     want = run(tmp_path / "whole.sqlite", make(SPACE, 0, samples=6), 32)

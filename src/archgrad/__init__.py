@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from archgrad.api import export, predict, report, resume, search
+    from archgrad.api import compare, export, import_table, predict, report, resume, search
+    from archgrad.benchmarks.table import Column, Table, read_table
     from archgrad.errors import UsageError
     from archgrad.estimators import (
         ARSM,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from archgrad.policies import Autoregressive, Factorised, Transformer
     from archgrad.problem import Problem
     from archgrad.records import Batch, Estimate, Job, Result, Status, Step, Trial
-    from archgrad.searchers import Recipe
+    from archgrad.searchers import Frugal, Recipe
     from archgrad.solvers import FromScratch
     from archgrad.spaces import (
         Choice,
@@ -52,11 +53,12 @@ if TYPE_CHECKING:
         space_of,
     )
     from archgrad.stores import SQLite
-    from archgrad.surrogates import GaussianProcess
+    from archgrad.surrogates import GaussianProcess, Interactions
     from archgrad.tasks import Data, load
 
 _HOME = {
-    "archgrad.api": ("export", "predict", "report", "resume", "search"),
+    "archgrad.api": ("compare", "export", "import_table", "predict", "report", "resume", "search"),
+    "archgrad.benchmarks.table": ("Column", "Table", "read_table"),
     "archgrad.errors": ("UsageError",),
     "archgrad.estimators": (
         "ARSM",
@@ -83,7 +85,7 @@ _HOME = {
     "archgrad.policies": ("Autoregressive", "Factorised", "Transformer"),
     "archgrad.problem": ("Problem",),
     "archgrad.records": ("Batch", "Estimate", "Job", "Result", "Status", "Step", "Trial"),
-    "archgrad.searchers": ("Recipe",),
+    "archgrad.searchers": ("Frugal", "Recipe"),
     "archgrad.solvers": ("FromScratch",),
     "archgrad.spaces": (
         "Choice",
@@ -97,7 +99,7 @@ _HOME = {
         "space_of",
     ),
     "archgrad.stores": ("SQLite",),
-    "archgrad.surrogates": ("GaussianProcess",),
+    "archgrad.surrogates": ("GaussianProcess", "Interactions"),
     "archgrad.tasks": ("Data", "load"),
 }
 
@@ -107,6 +109,7 @@ __all__ = [
     "Autoregressive",
     "Batch",
     "Choice",
+    "Column",
     "Data",
     "Decision",
     "Decisions",
@@ -116,10 +119,12 @@ __all__ = [
     "Exact",
     "Factorised",
     "FromScratch",
+    "Frugal",
     "GaussianProcess",
     "GumbelSoftmax",
     "Inline",
     "InputChoice",
+    "Interactions",
     "Job",
     "Lax",
     "LocalExpectation",
@@ -141,6 +146,7 @@ __all__ = [
     "Step",
     "StraightThrough",
     "Supernet",
+    "Table",
     "Transformer",
     "Trial",
     "Unordered",
@@ -149,10 +155,13 @@ __all__ = [
     "WeightedProduct",
     "annealed",
     "chain",
+    "compare",
     "export",
+    "import_table",
     "load",
     "mlp",
     "predict",
+    "read_table",
     "report",
     "resume",
     "search",

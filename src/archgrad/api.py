@@ -1,4 +1,4 @@
-"""What a Python user calls: search, resume, report, predict, gradients, import_table."""
+"""What a Python user calls: search, resume, report, predict, gradients, import_table, compare."""
 
 from __future__ import annotations
 
@@ -33,10 +33,12 @@ from archgrad.watch import Watcher
 
 if TYPE_CHECKING:
     from archgrad.benchmarks import Known, Table
+    from archgrad.benchmarks.benchmark import Benchmark
+    from archgrad.comparison import Comparison
     from archgrad.laboratory import Candidate, Study
     from archgrad.protocols import Policy, Searcher
 
-__all__ = ["export", "gradients", "import_table", "predict", "report", "resume", "search"]
+__all__ = ["compare", "export", "gradients", "import_table", "predict", "report", "resume", "search"]
 
 GIVEN = "given from Python"
 """What the configuration says of a part that no name stands for."""
@@ -294,3 +296,54 @@ def probe(folder: Path) -> None:
         pass
     if new:
         folder.rmdir()
+
+
+def compare(
+    benchmark: str | Benchmark,
+    recipes: Sequence[str],
+    *,
+    runs: int = 50,
+    budget: int = 5000,
+    table: str | Path | None = None,
+    search: str | None = None,
+    report: Sequence[str] = (),
+    noise: float = 0.0,
+    levels: Sequence[float] | None = None,
+    seed: int = 5000,
+    out: str | Path | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Comparison:
+    """Many runs of several recipes where every architecture's value is known.
+
+    benchmark: nk_chain, nk_chain_saturating, nasbench201 or nasbenchmacro (with ``table``), a table's file, or a
+    ``Benchmark`` of yours.
+    recipes: ``name`` or ``name:setting=value,...``. search: the table's column that the search sees; report: columns
+    told of the incumbent. noise: standard deviation of what is added to observed values. levels: fractions of the way
+    from the space's mean to its optimum. seed: of the searches, and of the first landscape. out: a folder for the
+    page and the curves, comparison.html and regret.svg.
+    """
+    from archgrad.comparison.compare import LEVELS, compare
+    from archgrad.comparison.problems import benchmark_named
+
+    if out is not None:
+        with writing(Path(out)):  # before the work, not after it
+            probe(Path(out))
+    if isinstance(benchmark, str):
+        benchmark = benchmark_named(benchmark, runs, table=table, search=search, report=report, noise=noise, seed=seed)
+    elif table is not None or search is not None or report or noise:
+        raise UsageError("table, search, report and noise belong to a benchmark by name; yours has its own")
+    done = compare(
+        benchmark,
+        recipes,
+        runs=runs,
+        budget=budget,
+        levels=LEVELS if levels is None else levels,
+        seed=seed,
+        progress=progress or (lambda text: None),
+    )
+    if out is not None:
+        from archgrad.reports.comparison import write_comparison
+
+        with writing(Path(out)):
+            write_comparison(done, Path(out))
+    return done

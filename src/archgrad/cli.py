@@ -90,6 +90,7 @@ def command(arguments: list[str]) -> int:
         "spaces": _spaces,
         "recipes": _recipes,
         "gradients": _gradients,
+        "compare": _compare,
         "benchmark": _benchmark,
     }
     return run[options.subcommand](options[options.subcommand])
@@ -117,7 +118,7 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
     # print_config=None: the option of that name is ours, jsonargparse would take it for its own
     commands = {name: Parser(description=text, print_config=None) for name, text in COMMANDS.items()}
     for name, p in commands.items():
-        value = "a JSON list" if name == "gradients" else "one JSON object"
+        value = "a JSON list" if name in ("gradients", "compare") else "one JSON object"
         p.add_argument("--json", action="store_true", help=f"print {value} on standard output and nothing else")
         if name in ("resume", "report", "export", "predict"):
             p.add_argument("run", type=str, help="the folder of a run")
@@ -139,6 +140,10 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
         commands["gradients"].add_argument(f"--{name}", type=kind, help=text)
     commands["gradients"].add_argument("--estimators", type=str, nargs="+", help="names, whole or up to a dash (all)")
     commands["gradients"].add_argument("--sweep", action="store_true", help="temperatures as well, .05 to 2")
+    for name, kind, text in COMPARE:
+        commands["compare"].add_argument(f"--{name}", type=kind, help=text)
+    for name, kind, text in COMPARE_LISTS:
+        commands["compare"].add_argument(f"--{name}", type=kind, nargs="+", help=text)
     benchmark = commands["benchmark"]
     benchmark.add_argument("action", type=str, help=" or ".join(ACTIONS))
     benchmark.add_argument("file", type=str, help="import: a CSV file, plain or gzip; show: a table")
@@ -160,6 +165,7 @@ COMMANDS = {
     "spaces": "list the spaces that can be searched",
     "recipes": "list the methods that search",
     "gradients": "measure bias and variance of the gradient estimators where the exact gradient is known",
+    "compare": "run methods many times over where every architecture's value is known",
     "benchmark": "import a complete table of a benchmark, or show what is in one",
 }
 
@@ -190,6 +196,23 @@ GRADIENTS: tuple[tuple[str, Any, str], ...] = (
     ("policy", str, "factorised or autoregressive (factorised)"),
     ("seed", int, "of the draws (0)"),
     ("out", str, "a folder for gradients.html, the pictures (none)"),
+)
+
+COMPARE: tuple[tuple[str, Any, str], ...] = (
+    ("benchmark", str, "nk_chain, nk_chain_saturating, nasbench201, nasbenchmacro, or a table's file (nk_chain)"),
+    ("runs", int, "of every recipe (50)"),
+    ("budget", int, "evaluations of a run (5000)"),
+    ("table", str, "for nasbench201 and nasbenchmacro: the file with a row an architecture"),
+    ("search", str, "the table's column that a search sees"),
+    ("noise", float, "standard deviation of what is added to observed values (0)"),
+    ("seed", int, "of the searches, and of the first run's landscape (5000)"),
+    ("out", str, "a folder for comparison.html and regret.svg (none)"),
+)
+
+COMPARE_LISTS: tuple[tuple[str, Any, str], ...] = (
+    ("recipes", str, "name or name:setting=value,... each (all)"),
+    ("report", str, "columns of the table told of the architecture found (none)"),
+    ("levels", float, "fractions of the way from the mean to the optimum (0.7 0.8 0.9 0.95)"),
 )
 
 ACTIONS = ("import", "show")
@@ -347,6 +370,34 @@ def _gradients(options: Namespace) -> int:
     console.print(render_study(study))
     if options.out is not None:
         print(f"Pictures: {Path(options.out) / 'gradients.html'}")
+    return 0
+
+
+def _compare(options: Namespace) -> int:
+    import torch
+
+    from archgrad.api import compare
+    from archgrad.recipes import RECIPES
+
+    torch.set_num_threads(1)  # CPU time is measured, and these tensors are too small to share
+    usual = {"benchmark": "nk_chain", "recipes": list(RECIPES)}
+    given = {n: v for n, v in vars(options).items() if v is not None and n not in ("config", "json")}
+    done = compare(**(usual | given), progress=_told)
+    if sys.stderr.isatty():
+        print("\r\x1b[2K", end="", file=sys.stderr)
+    if options.json:
+        print(json.dumps(done.json(), allow_nan=False))
+        return 0
+    from rich.console import Console
+
+    from archgrad.reports.comparison import render_comparison
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=240)  # a table in a file is not broken
+    console.print(render_comparison(done))
+    if options.out is not None:
+        print(f"Pictures: {Path(options.out) / 'comparison.html'}")
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -19,10 +20,16 @@ from archgrad.policies.autoregressive import Autoregressive
 from archgrad.policies.factorised import Factorised
 from archgrad.policies.prior import near
 from archgrad.protocols import Searcher
+from archgrad.searchers.evolution import RegularisedEvolution
+from archgrad.searchers.frugal import Frugal
+from archgrad.searchers.local_search import LocalSearch
+from archgrad.searchers.random_search import RandomSearch
 from archgrad.searchers.recipe import Recipe
 from archgrad.spaces.decisions import Decisions
 from archgrad.spaces.model import ModelSpace
 from archgrad.surrogates.gaussian_process import GaussianProcess
+from archgrad.surrogates.interactions import Interactions
+from archgrad.surrogates.kernels import of_counts
 from archgrad.text import nearest
 
 NEAR = 0.9
@@ -42,12 +49,20 @@ def reinforce(
     *,
     samples: int = 10,
     lr: float = 0.1,
-    entropy: float = 0.03,
+    entropy: float | None = None,
+    baseline: Literal["leave-one-out", "moving-average"] = "leave-one-out",
     near_default: float | None = NEAR,
 ) -> Recipe:
-    """Independent decisions, REINFORCE with a leave-one-out baseline. Williams (1992), Kool et al. (2019)."""
+    """Independent decisions, REINFORCE with a leave-one-out baseline. Williams (1992), Kool et al. (2019).
+
+    baseline: "leave-one-out", f measured in the batch's standard deviations, entropy .03; or "moving-average", plain
+    REINFORCE as mostly published: f as it comes, no entropy. ``entropy`` replaces either's.
+    """
     policy = Factorised(space, prior=start(space, near_default))
-    estimator = ScoreFunction(samples, "leave-one-out", standardise=True, entropy=entropy)
+    tuned = baseline == "leave-one-out"
+    usual = 0.03 if tuned else 0.0
+    entropy = usual if entropy is None else entropy
+    estimator = ScoreFunction(samples, baseline, standardise=tuned, entropy=entropy)
     return Recipe("reinforce", policy, estimator, Adam(policy.parameters(), lr))
 
 
@@ -137,26 +152,84 @@ def doubly_robust(
     return Recipe("doubly_robust", policy, estimator, Adam(policy.parameters(), lr))
 
 
+def frugal(
+    space: Decisions,
+    seed: int = 0,
+    *,
+    samples: int = 4,
+    initial: int | None = None,
+    beta: float = 2.0,
+    neighbours: bool = True,
+    near_default: float | None = NEAR,
+) -> Frugal:
+    """A Gaussian process that learns which decisions act together; evaluate where it may be lowest. Fewest trials.
+
+    Srinivas et al. (2010). initial: trials before the first model, the number of decisions but at least ten if None.
+    neighbours: decisions that follow each other are thought to act together more often. A space that has ``features``,
+    counts that equal networks share, is modelled by them too.
+    """
+    features = getattr(space, "features", None)
+    kernels = [] if features is None else of_counts(features)
+    surrogate = Interactions(space, neighbours=neighbours, kernels=kernels)
+    return Frugal(space, surrogate, prior=start(space, near_default), samples=samples, initial=initial, beta=beta)
+
+
+def random_search(space: Decisions, seed: int = 0, *, samples: int = 10, distinct: bool = True) -> RandomSearch:
+    """Random architectures, none twice: what the others have to beat. Bergstra & Bengio (2012).
+
+    Uniform over the space, also where it has a default.
+    """
+    return RandomSearch(space, samples, distinct=distinct)
+
+
+def local_search(
+    space: Decisions, seed: int = 0, *, starts: int = 10, near_default: float | None = NEAR
+) -> LocalSearch:
+    """From the best of some random architectures to better neighbours. White et al. (2021).
+
+    One trial at a time after the starts; it compares single trials, so it suffers from noise.
+    """
+    return LocalSearch(space, starts, prior=start(space, near_default))
+
+
+def regularised_evolution(
+    space: Decisions, seed: int = 0, *, population: int = 50, tournament: int = 25, near_default: float | None = NEAR
+) -> RegularisedEvolution:
+    """Mutants of tournament winners, the oldest die. Real et al. (2019), who had 100 and 25.
+
+    One trial at a time after the first population, which is random.
+    """
+    return RegularisedEvolution(space, population, tournament, prior=start(space, near_default))
+
+
 RECIPES: Mapping[str, Callable[..., Searcher]] = {
     "ppo": ppo,
+    "frugal": frugal,
     "reinforce": reinforce,
     "nasnet": nasnet,
     "zoph_le": zoph_le,
     "relax": relax,
     "doubly_robust": doubly_robust,
     "exponentiated_weights": exponentiated_weights,
+    "random_search": random_search,
+    "local_search": local_search,
+    "regularised_evolution": regularised_evolution,
 }
 """The recipes of the command line, by name; from Python any function from a space and a seed to a Searcher will do."""
 
 
 def recipe(name: str, space: Decisions, seed: int = 0, *, trials: int | None = None) -> Searcher:
-    """A recipe by name; with few ``trials`` to spend its batches are cut so that alpha moves twice at least.
+    """A recipe by name; with few ``trials`` to spend its batches are cut so that it learns twice at least.
 
     UsageError for an unknown name, with the nearest one.
     """
     if name not in RECIPES:
         raise UsageError(nearest("recipe", name, RECIPES))
     make = RECIPES[name]
-    usual = inspect.signature(make).parameters["samples"].default
-    samples = usual if trials is None else min(usual, max(2, trials // 2))
-    return make(space, seed, samples=samples)
+    parameters = inspect.signature(make).parameters
+    settings = {}
+    if trials is not None and "samples" in parameters:
+        settings["samples"] = min(parameters["samples"].default, max(2, trials // 2))
+    if trials is not None and "initial" in parameters:
+        settings["initial"] = min(max(10, space.D), max(2, trials // 3))
+    return make(space, seed, **settings)

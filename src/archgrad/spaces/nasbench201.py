@@ -18,6 +18,8 @@ EDGES = ("0>1", "0>2", "1>2", "0>3", "1>3", "2>3")
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 NONE, SKIP = 0, 1
 ORDER_SEED = 88
+PATHS = ((3,), (0, 4), (1, 5), (0, 2, 5))
+"""From input to output, by the places of their edges in EDGES."""
 INPUT = -1
 """What stands for the cell's input where an operation is a number."""
 
@@ -92,6 +94,26 @@ class NasBench201(Decisions):
         number: dict[Network, int] = {}
         cells = itertools.product(range(len(OPERATIONS)), repeat=len(EDGES))
         return torch.tensor([number.setdefault(network(cell), len(number)) for cell in cells])
+
+    def features(self, h: Tensor) -> Tensor:
+        """How often each sequence of operations leads from input to output: vertices ``[n, D, K] -> [n, 40]``.
+
+        Skip connections are no part of a sequence, and a path with ``none`` does not exist: the path encoding of White,
+        Neiswanger & Savani (2021), with counts. The sequences of at most three of three operations, in order.
+        """
+        return self._paths[self.index(h)]
+
+    @cached_property
+    def _paths(self) -> Tensor:
+        sequences = [s for length in range(4) for s in itertools.product(OPERATIONS[2:], repeat=length)]
+        place = {s: n for n, s in enumerate(sequences)}
+        counts = torch.zeros(self.size, len(sequences))
+        for n, cell in enumerate(itertools.product(OPERATIONS, repeat=len(EDGES))):
+            for path in PATHS:
+                along = [cell[edge] for edge in path]
+                if OPERATIONS[NONE] not in along:
+                    counts[n, place[tuple(o for o in along if o != OPERATIONS[SKIP])]] += 1
+        return counts
 
     @cached_property
     def official(self) -> Tensor:

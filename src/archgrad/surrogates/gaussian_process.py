@@ -181,6 +181,8 @@ def _symmetric(matches: Iterable[Tensor], hyper: Mapping[str, Tensor]) -> Tensor
 
 def _factor(covariance: Tensor) -> Tensor:
     """Lower Cholesky factor, with as much more on the diagonal as rounding asks for."""
+    if not bool(torch.isfinite(covariance).all()):
+        raise UsageError("a covariance should be finite, got nan or inf; are all values of f finite?")
     jitter = 0.0
     while True:
         added = covariance + jitter * torch.eye(len(covariance), dtype=covariance.dtype)

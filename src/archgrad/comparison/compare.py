@@ -1,0 +1,73 @@
+"""Every recipe over all runs of a benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from archgrad.benchmarks.benchmark import Benchmark
+from archgrad.comparison.measuring import measure
+from archgrad.comparison.named import named
+from archgrad.comparison.row import Row, row_of
+from archgrad.errors import UsageError
+from archgrad.protocols import Searcher
+from archgrad.searchers.each import Each
+from archgrad.searchers.recipe import Recipe
+from archgrad.searchers.together import together, unlike
+
+LEVELS = (0.7, 0.8, 0.9, 0.95)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A row a recipe, in the order given."""
+
+    benchmark: str
+    runs: int
+    budget: int
+    levels: tuple[float, ...]
+    seed: int
+    rows: tuple[Row, ...]
+
+    def json(self) -> list[dict[str, Any]]:
+        return [row.json() for row in self.rows]
+
+
+def compare(
+    benchmark: Benchmark,
+    recipes: Sequence[str],
+    *,
+    runs: int,
+    budget: int,
+    levels: Sequence[float] = LEVELS,
+    seed: int = 0,
+    progress: Callable[[str], None] = lambda text: None,
+) -> Comparison:
+    """Spend ``budget`` evaluations in each of ``runs`` runs of every recipe.
+
+    recipes: ``name`` or ``name:setting=value,...``. Runs that descend along a gradient are one tensor program, others
+    follow one another in Python. UsageError for settings that cannot be; nothing is run then.
+    """
+    benchmark.check_runs(runs)
+    if budget < 1:
+        raise UsageError(f"budget should be at least 1 evaluation, got {budget}")
+    if not recipes:
+        raise UsageError("there should be a recipe to compare, got none; see archgrad recipes")
+    bad = [level for level in levels if not 0 < level <= 1]
+    if bad:
+        raise UsageError(f"levels should be above 0 and at most 1 (the optimum), got {bad[0]:g}")
+    searchers = [side_by_side([make(benchmark.space, seed + r) for r in range(runs)]) for make in map(named, recipes)]
+    rows = []
+    for i, (text, searcher) in enumerate(zip(recipes, searchers, strict=True), start=1):
+        progress(f"{text}, {i} of {len(recipes)}")
+        rows.append(row_of(text, benchmark, measure(benchmark, searcher, runs, budget, seed), levels))
+    return Comparison(benchmark.name, runs, budget, tuple(levels), seed, tuple(rows))
+
+
+def side_by_side(searchers: Sequence[Searcher]) -> Searcher:
+    """Recipes that differ in parameters only as one tensor program, any others one after the other."""
+    recipes = [s for s in searchers if isinstance(s, Recipe)]
+    if len(recipes) == len(searchers) and unlike(recipes) is None:
+        return together(recipes)
+    return Each(searchers)

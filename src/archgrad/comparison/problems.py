@@ -1,0 +1,67 @@
+"""Benchmarks by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from archgrad.benchmarks.benchmark import Benchmark, from_table
+from archgrad.benchmarks.csv_table import read_csv
+from archgrad.benchmarks.landscapes import landscapes
+from archgrad.benchmarks.table import SPACES, Meaning, Table, is_table, read_table
+from archgrad.errors import UsageError
+from archgrad.text import nearest
+
+CHAINS = ("nk_chain", "nk_chain_saturating")
+USUAL: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "nasbench201": ("cifar10_val_12", ("cifar10_test_200",)),
+    "nasbenchmacro": ("test_s0", ("test_mean",)),
+}
+"""Which columns a benchmark with a name is searched on and reported by, if nobody says. NAS-Bench-Macro has but test
+accuracies: one training's is searched on, the mean of three reported."""
+
+
+def benchmark_named(
+    name: str,
+    runs: int,
+    *,
+    table: str | Path | None = None,
+    search: str | None = None,
+    report: Sequence[str] = (),
+    noise: float = 0.0,
+    seed: int = 5000,
+) -> Benchmark:
+    """A chain of 20 decisions of 7, run r on landscape seed + r; or a table: by its space's name, or by its file.
+
+    A CSV file goes with a name only, and its columns are taken as accuracies in percent. UsageError for what is
+    missing or superfluous.
+    """
+    if runs < 1:
+        raise UsageError(f"runs should be at least 1, got {runs}")
+    if name in CHAINS:
+        if table is not None or search is not None or report:
+            raise UsageError(f"table, search and report are for tables, {name} has none; leave them out")
+        return landscapes(20, 7, range(seed, seed + runs), noise=noise, saturating=name == "nk_chain_saturating")
+    if name in SPACES:
+        if table is None:
+            raise UsageError(f"{name} needs its table, got none; give --table FILE, see archgrad benchmark import")
+        usual, told = USUAL[name]
+        search, report = search or usual, report or told
+        found = read_table(table) if is_table(table) else from_csv(table, name, [search, *report])
+        if found.space.decisions != SPACES[name]().decisions:
+            raise UsageError(f"{table} should be a table of {name}, it is one of {found.name!r}")
+    else:
+        if not Path(name).is_file():
+            raise UsageError(f"{nearest('benchmark', name, (*CHAINS, *SPACES))}; or the file of a table")
+        if table is not None:
+            raise UsageError(f"{name} is a table already, got --table {table} as well; leave one out")
+        found = read_table(name)
+        if search is None:
+            raise UsageError("a table needs a column to search on, got none; archgrad benchmark show lists them")
+    return from_table(found, search, report, noise)
+
+
+def from_csv(path: str | Path, name: str, columns: Sequence[str]) -> Table:
+    """These columns of a CSV file, as accuracies in percent."""
+    meanings = [Meaning(name=c, split="test", unit="%", better="higher") for c in dict.fromkeys(columns)]
+    return read_csv(path, name, SPACES[name](), meanings, architecture="ops")

@@ -1,0 +1,200 @@
+"""Frugal: it asks where it may be lowest, once each, and goes on where it was."""
+
+import itertools
+
+import pytest
+import torch
+
+from archgrad import Batch, Decision, Decisions, UsageError
+from archgrad.recipes import frugal
+from archgrad.searchers import Frugal
+from archgrad.searchers.frugal import everything
+from archgrad.spaces.nasbench201 import NasBench201
+from archgrad.surrogates import Interactions
+from archgrad.testing import conditional_space, plain_space
+
+LARGE = plain_space(*[4] * 10)
+"""A million architectures: the bound is descended."""
+
+
+def stream(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def effects(space, seed=0):
+    """Additive effects and those of neighbours."""
+    u = torch.randn(space.D, space.K, generator=stream(seed))
+    w = torch.randn(space.D, space.K, space.K, generator=stream(seed + 1))
+
+    def f(h):
+        return (h * u).sum((-2, -1)) + torch.einsum("nik,nil,ikl->n", h[:, :-1], h[:, 1:], w[:-1]) / 2
+
+    return f
+
+
+def search(searcher, f, trials, seed=0, first=0):
+    """Every evaluated architecture and its value."""
+    h, values = [], []
+    step = first
+    while sum(map(len, h)) < trials:
+        batch = searcher.propose(stream(seed * 1000 + step))
+        y = f(batch.h).double()
+        searcher.observe(batch, y)
+        h.append(batch.h)
+        values.append(y)
+        step += 1
+    return torch.cat(h), torch.cat(values)
+
+
+def lowest_of_chain(space, f):
+    """By walking down from many places; checked against nothing better being found by the search."""
+    best = torch.inf
+    for seed in range(200):
+        x = space.uniform(1, stream(seed))
+        while True:
+            near = torch.stack([x[0]] * (space.D * space.K))
+            for d, k in itertools.product(range(space.D), range(space.K)):
+                near[d * space.K + k, d] = torch.eye(space.K)[k]
+            values = f(near)
+            if values.min() >= f(x)[0] - 1e-6:
+                break
+            x = near[values.argmin()][None]
+        best = min(best, float(f(x)[0]))
+    return best
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_it_finds_the_lowest_of_a_million(seed):
+    f = effects(LARGE, 10 * seed)
+    _, values = search(frugal(LARGE), f, 150, seed)
+    assert float(values.min()) <= lowest_of_chain(LARGE, f) + 1e-4
+
+
+@pytest.mark.parametrize("space", [LARGE, conditional_space(), plain_space(3, 2, 4, 1)])
+def test_nothing_is_evaluated_twice_while_there_is_something_new(space):
+    searcher = frugal(space)
+    trials = min(60, space.size)
+    h, _ = search(searcher, lambda h: (h * torch.arange(space.K)).sum((-2, -1)), trials)
+    keys = [space.key(a) for a in space.decode(h)]
+    assert len(set(keys[:trials])) == trials
+    assert bool((space.canonical(h) == h).all())
+
+
+def test_a_space_that_is_used_up_is_evaluated_again():
+    space = plain_space(2, 2)
+    h, _ = search(frugal(space), lambda h: h[:, 0, 0] + h[:, 1, 1], 30)
+    assert len(h) >= 30
+
+
+def test_equal_networks_are_one():
+    space = NasBench201()
+    h, _ = search(frugal(space), lambda h: (h * torch.arange(5.0)).sum((-2, -1)), 60)
+    keys = [space.key(a) for a in space.decode(h)]
+    assert len(set(keys)) == len(keys)
+    every = everything(space)
+    assert len(every) == 5425
+    assert len({space.key(a) for a in space.decode(every)}) == 5425
+
+
+def test_with_noise_an_architecture_is_worth_a_second_evaluation():
+    space = plain_space(3, 3)
+    noise = stream(9)
+    h, _ = search(
+        frugal(space), lambda h: (h * torch.arange(3.0)).sum((-2, -1)) + 2 * torch.randn(len(h), generator=noise), 60
+    )
+    assert len(torch.unique(h, dim=0)) == 9
+    later = h[30:].argmax(-1).tolist()
+    assert later.count([0, 0]) > len(later) / 5  # the best of nine more often than by chance
+
+
+def test_how_bad_the_bad_are_changes_nothing():
+    def f(h, bad):
+        values = effects(LARGE)(h)
+        return torch.where(h[:, 0, 0] > 0, torch.full_like(values, bad), values)
+
+    one, two = (search(frugal(LARGE), lambda h, b=bad: f(h, b), 60)[0] for bad in (1e2, 1e6))
+    assert torch.equal(one, two)
+
+
+def test_killed_and_restored_it_is_the_same_search():
+    f = effects(LARGE)
+    whole, _ = search(frugal(LARGE), f, 60)
+    first = frugal(LARGE)
+    half, _ = search(first, f, 30)
+    first.propose(stream(len(half)))  # a proposal that nobody answered
+    second = frugal(LARGE)
+    second.load_state_dict(first.state_dict())
+    steps = next(n for n in range(100) if sum(sizes(n)) >= 30)
+    rest, _ = search(second, f, 60 - len(half), first=steps)
+    assert torch.equal(torch.cat([half, rest])[: len(whole)], whole[: len(half) + len(rest)])
+
+
+def sizes(n):
+    """The first n batches: ten to begin with, by fours."""
+    return ([4, 4, 2] + [4] * n)[:n]
+
+
+def test_proposing_again_without_an_answer_proposes_the_same():
+    searcher = frugal(LARGE)
+    search(searcher, effects(LARGE), 40)
+    assert torch.equal(searcher.propose(stream(5)).h, searcher.propose(stream(5)).h)
+
+
+def test_a_bound_without_deviation_asks_where_the_mean_is_lowest():
+    """And with a large one where least is known: an option that was never evaluated."""
+    space = plain_space(3, 3, 3)
+    every = space.enumerate()
+    known = every[every[:, 0, 2] == 0]
+    values = (known * torch.tensor([0.0, 1.0, 2.0])).sum((-2, -1)).double()
+    for beta, option in ((0.0, 0), (30.0, 2)):
+        searcher = Frugal(space, Interactions(space), beta=beta, samples=1)
+        searcher.observe(Batch(known[1:]), values[1:])
+        assert int(searcher.propose(stream(0)).h[0, 0].argmax()) == option
+
+
+def test_the_latest_are_modelled():
+    searcher = Frugal(LARGE, Interactions(LARGE), keep=30)
+    search(searcher, effects(LARGE), 50)
+    searcher.propose(stream(0))
+    assert len(searcher.surrogate.h) == 30
+
+
+def test_beginning_near_a_default():
+    space = plain_space(*[4] * 10)
+    prior = torch.zeros(10, 4)
+    prior[:, 3] = 5.0
+    batch = Frugal(space, Interactions(space), prior=prior).propose(stream(0))
+    assert float(batch.h[..., 3].mean()) > 0.8
+    believed = Frugal(space, Interactions(space), prior=prior).marginals(stream(0))
+    assert torch.allclose(believed.sum(-1), torch.ones(10))
+
+
+def test_marginals_lean_to_the_best():
+    searcher = frugal(LARGE)
+    f = effects(LARGE)
+    h, values = search(searcher, f, 100)
+    best = h[values.argmin()]
+    believed = searcher.marginals(stream(0))
+    assert float((believed * best).sum(-1).mean()) > 0.6
+    assert torch.allclose(believed.sum(-1), torch.ones(10))
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        ({"samples": 0}, "samples should be at least 1, got 0"),
+        ({"starts": 0}, "starts should be at least 1, got 0"),
+        ({"initial": 1}, "initial should be at least 2, and keep at least as many, got 1 and 600"),
+        ({"keep": 5}, "got 10 and 5; a model needs values that differ"),
+        ({"beta": -1.0}, "beta and changes should not be negative, and clip be positive"),
+    ],
+)
+def test_bad_arguments(bad, said):
+    with pytest.raises(UsageError, match=said):
+        Frugal(LARGE, Interactions(LARGE), **bad)
+
+
+def test_options_of_one_kind():
+    space = Decisions([Decision("a", ("x",)), Decision("b", ("x",))])
+    h, _ = search(frugal(space), lambda h: h.sum((-2, -1)), 12)
+    assert len(h) >= 12
