@@ -6,7 +6,8 @@ One thread. Blocks of networks are kept in ``--partial`` as they are done; said 
 ``--blocks N`` ends after block N. A block is trained side by side, as one program of grouped convolutions.
 
 small: all networks of ``made.SMALL`` with two seeds. large: of ``made.LARGE``, half uniform, half children of the best
-so far; then some of both halves again with another seed, and networks that surrogates of all of it hold for best.
+so far; then, with another seed, some of both halves again, networks that surrogates of all that hold for best, and
+the same once more with what was learned from those.
 """
 
 from __future__ import annotations
@@ -150,7 +151,7 @@ def main() -> None:
     images = shrunk(data, SHRINK, VALID, test)
     family, training = (SMALL, SMALL_TRAINING) if small else (LARGE, LARGE_TRAINING)
     block = small_block if small else large_block
-    total = 81 * len(SMALL_SEEDS) if small else UNIFORM + CHILDREN + 2
+    total = 81 * len(SMALL_SEEDS) if small else UNIFORM + CHILDREN + 3
     settings = f"{family} {training} {SHRINK}x{SHRINK} valid {VALID} test {test} {data.split_hash}"
 
     def make(i: int, past: Columns) -> Columns:

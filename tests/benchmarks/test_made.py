@@ -104,7 +104,7 @@ def test_the_large_rows_are_complete_and_their_groups_what_is_said(rows):
     by = {name: [c for c, g in zip(choices, group, strict=True) if g == i] for i, name in enumerate(GROUPS)}
     assert len({*by["uniform"], *by["children"]}) == len(by["uniform"]) + len(by["children"]) >= 2000
     assert set(by["again"]) <= {*by["uniform"], *by["children"]}
-    assert not set(by["best"]) & {*by["uniform"], *by["children"]}
+    assert not {*by["best"], *by["best again"]} & {*by["uniform"], *by["children"]}
     assert bool(((rows["seed"] == LARGE_SEEDS[1]) == (rows["group"] >= 2)).all())
     accuracy = rows["valid_accuracy"]
     assert float(accuracy[rows["group"] == 1].mean()) > float(accuracy[rows["group"] == 0].mean())
@@ -113,7 +113,7 @@ def test_the_large_rows_are_complete_and_their_groups_what_is_said(rows):
 def test_the_shipped_model_is_the_fit_to_the_shipped_rows(rows):
     """Ridge regression has one solution: the model's residuals are orthogonal to what it is shrunk from."""
     problem = made_large()
-    past = rows["group"] < 3
+    past = rows["group"] < 4
     h = torch.nn.functional.one_hot(rows["choices"].long(), LARGE.space.K).double()
     f = (100 - rows["valid_accuracy"]).double()
     with torch.no_grad():

@@ -35,9 +35,9 @@ LARGE = Family(
 )
 """7^20 networks."""
 LARGE_TRAINING, LARGE_SEEDS = Training((224,), batch=16, lr=1e-2), (2, 3)
-GROUPS = ("uniform", "children", "again", "best")
-"""Where a network of the large space comes from: drawn uniformly; a child of the best so far; one of these again, with
-the second seed; what surrogates of all these hold for best, with the second seed."""
+GROUPS = ("uniform", "children", "again", "best", "best again")
+"""Where a network of the large space comes from: drawn uniformly; a child of the best so far; and, with the second
+seed, one of these again; what surrogates of all these hold for best; what they hold for best when they know that."""
 
 SHRINK, VALID, TEST = 2, 3000, 3000
 """Images are means over 2 x 2 pixels; how many examples of validation and of test networks are measured on."""
@@ -55,9 +55,9 @@ def made_rows() -> dict[str, Tensor]:
 def made_large(*, noise: float = 0.0, seed: int = 0) -> Known:
     """A model of the validation error in percent over the 7^20 networks of LARGE, as a problem to search.
 
-    f is ``Pairwise``, fitted to ``made_rows`` without its group "best": multilinear in the rows of h, so that E[f] is
-    exact for independent decisions (UsageError for others). Its optimum is not known. f is the *model*: a searcher that
-    goes far from what was trained finds the model's optimism rather than good networks.
+    f is ``Pairwise``, fitted to ``made_rows`` without its group "best again": multilinear in the rows of h, so that
+    E[f] is exact for independent decisions (UsageError for others). Its optimum is not known. f is the *model*: a
+    searcher that goes far from what was trained finds the model's optimism rather than good networks.
 
     noise: standard deviation of what is added to every observed value; that of a seed is in docs/benchmarks_made.md.
     """
