@@ -107,6 +107,27 @@ def test_with_noise_an_architecture_is_worth_a_second_evaluation():
     assert later.count([0, 0]) > len(later) / 5  # the best of nine more often than by chance
 
 
+def test_where_a_repeat_gives_the_same_nothing_is_repeated_again():
+    """What a poor model takes for noise: effects of all ten decisions at once."""
+    f = hashed
+    h, _ = search(frugal(LARGE), f, 120)
+    assert len(h) - len({tuple(row) for row in h.argmax(-1).tolist()}) <= 4  # a batch's worth
+    searcher = frugal(LARGE)
+    search(searcher, f, 30)
+    assert not searcher.repeatable
+    searcher.observe(Batch(searcher.h[:1]), searcher.values[:1])
+    assert searcher.repeatable
+    other = frugal(LARGE)
+    other.load_state_dict(searcher.state_dict())
+    assert other.repeatable
+
+
+def hashed(h):
+    """No two architectures have anything in common."""
+    rows = h.argmax(-1).tolist()
+    return torch.tensor([float(torch.randn((), generator=stream(hash(tuple(r)) % 2**31))) for r in rows])
+
+
 def test_how_bad_the_bad_are_changes_nothing():
     def f(h, bad):
         values = effects(LARGE)(h)

@@ -41,7 +41,8 @@ class Frugal:
 
     Values above median + clip (median - lowest) count as that: how bad the bad are need not be modelled, and a network
     that does not train would take up all of the variance. An architecture is evaluated again only where the model finds
-    noise; equal networks (``space.key``) are one. The latest ``keep`` evaluations are modelled.
+    noise, and no evaluation made again gave the same value; equal networks (``space.key``) are one. The latest ``keep``
+    evaluations are modelled.
 
     Cost of its own: (past)^2 (decisions x choices) a step of the descent, about 20 ms a sample with 300 past
     evaluations of 20 decisions of 7.
@@ -83,8 +84,10 @@ class Frugal:
         self.top, self.changes, self.clip, self.keep = top, changes, clip, keep
         self.h = torch.zeros(0, space.D, space.K)
         self.values = torch.zeros(0, dtype=torch.float64)
-        self.seen: set[str] = set()
-        """Keys of what was evaluated."""
+        self.seen: dict[str, float] = {}
+        """Keys of what was evaluated, and the latest value."""
+        self.repeatable = False
+        """Whether an evaluation was ever made again with the same value: then there is no noise, only misfit."""
         self.every = everything(space)
 
     def propose(self, generator: torch.Generator) -> Batch:
@@ -93,7 +96,7 @@ class Frugal:
             n = min(self.samples, self.initial - len(self.values))
             return Batch(torch.stack([self._fresh(seen, generator) for _ in range(n)]))
         good = self._model()
-        if float(self.surrogate.weights["noise"]) > REPEATS:
+        if not self.repeatable and float(self.surrogate.weights["noise"]) > REPEATS:
             seen = set()
         every = self.every if self.every is not None and len(self.every) * len(self.values) <= MOST else None
         k = torch.zeros(0 if every is None else len(every), 0)
@@ -179,8 +182,14 @@ class Frugal:
     def observe(self, batch: Batch, values: Tensor, cost: AdditiveCost | None = None) -> Mapping[str, float]:
         self.h = torch.cat([self.h, batch.h.detach().float()])
         self.values = torch.cat([self.values, values.detach().double()])
-        self.seen.update(self.space.key(a) for a in self.space.decode(batch.h))
+        self._note(batch.h, values)
         return {"noise": float(self.surrogate.weights["noise"])}
+
+    def _note(self, h: Tensor, values: Tensor) -> None:
+        for architecture, value in zip(self.space.decode(h), values.tolist(), strict=True):
+            key = self.space.key(architecture)
+            self.repeatable = self.repeatable or self.seen.get(key) == value
+            self.seen[key] = value
 
     def marginals(self, generator: torch.Generator) -> Tensor:
         """Of the ``top`` evaluated architectures, with one more for the prior."""
@@ -194,7 +203,8 @@ class Frugal:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.h = torch.nn.functional.one_hot(state["choices"].long(), self.space.K).float()
         self.values = state["values"]
-        self.seen = {self.space.key(a) for a in self.space.decode(self.h)}
+        self.seen, self.repeatable = {}, False
+        self._note(self.h, self.values)
         self.surrogate.load_state_dict(state["surrogate"])
 
 

@@ -213,7 +213,7 @@ class Interactions:
         return torch.cat(blocks)
 
     def around(self, h: Tensor, most: int | None = None) -> tuple[Tensor, Tensor]:
-        """Changes of one decision of ``[S, D, K]``: ``[S, m]``, d K + k each, and ``against`` of what they make, ``[S, m, n]``.
+        """Changes of one decision of ``[S, D, K]``, d K + k each, ``[S, m]``; ``against`` of their results, ``[S, m, n]``.
 
         All that exist, or the ``most`` of the lowest mean: the deviation costs (past)^2 each, and differs less. The
         structured part is linear in every z_i alone, so all of them follow from one slope.
