@@ -163,7 +163,11 @@ def main() -> None:
         blocks.append(made)
         print(f"{len(blocks)}/{total} {made['wall_seconds'].sum():.1f} s", file=sys.stderr, flush=True)
     rows = joined(blocks)
-    print(json.dumps({"rows": len(rows["seed"]), "cpu_seconds": float(rows["cpu_seconds"].sum())}))
+    done, seconds = len(rows["seed"]), float(rows["cpu_seconds"].sum())
+    if options.json:
+        print(json.dumps({"rows": done, "cpu_seconds": seconds}))
+    else:
+        print(f"{done:,} trainings, {seconds:,.0f} s of CPU time, in {options.partial / options.table}")
 
 
 if __name__ == "__main__":
