@@ -1,0 +1,89 @@
+"""What this project trained itself and ships: every network of a small space, and a model of a larger one.
+
+Fashion-MNIST (Xiao, Rasul & Vollgraf 2017; MIT licence), means over 2 x 2 pixels. How it was made, how noisy it is and
+what the model's error means: docs/benchmarks_made.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from archgrad.benchmarks.convolutional import Family
+from archgrad.benchmarks.known import Known, means
+from archgrad.benchmarks.making import Training
+from archgrad.benchmarks.nk_chain import observed
+from archgrad.benchmarks.table import Table, read_table
+from archgrad.errors import UsageError
+from archgrad.protocols import Policy
+from archgrad.surrogates import Pairwise
+
+DATA = Path(__file__).parent / "data"
+
+SMALL = Family("small", ("skip", "avgpool3x3", "conv3x3"), (3, 4), channels=8, residual=False)
+"""3^7 = 2,187 networks."""
+SMALL_TRAINING, SMALL_SEEDS = Training((80, 320), lr=1e-2), (2, 3)
+
+LARGE = Family(
+    "large",
+    ("skip", "conv1x1", "conv3x3", "depthwise3x3", "depthwise5x5", "maxpool3x3", "avgpool3x3"),
+    (2, 18),
+    channels=8,
+)
+"""7^20 networks."""
+LARGE_TRAINING, LARGE_SEEDS = Training((224,), batch=16, lr=1e-2), (2, 3)
+GROUPS = ("uniform", "children", "again", "best", "best again")
+"""Where a network of the large space comes from: drawn uniformly; a child of the best so far; and, with the second
+seed, one of these again; what surrogates of all these hold for best; what they hold for best when they know that."""
+
+SHRINK, VALID, TEST = 2, 3000, 3000
+"""Images are means over 2 x 2 pixels; how many examples of validation and of test networks are measured on."""
+
+
+def made_rows() -> dict[str, Tensor]:
+    """Every network of the large space that was trained, in order.
+
+    choices: uint8 ``[n, 20]``. seed: uint8. group: uint8, place in GROUPS. valid_accuracy (in percent) and valid_loss:
+    float32. The test split was not touched.
+    """
+    return load_file(DATA / "large.safetensors")
+
+
+def made_large(*, noise: float = 0.0, seed: int = 0) -> Known:
+    """A model of the validation error in percent over the 7^20 networks of LARGE, as a problem to search.
+
+    f is ``Pairwise``, fitted to ``made_rows`` without its group "best again": multilinear in the rows of h, so that
+    E[f] is exact for independent decisions (UsageError for others). Its optimum is not known. f is the *model*: a
+    searcher that goes far from what was trained finds the model's optimism rather than good networks.
+
+    noise: standard deviation of what is added to every observed value; that of a seed is in docs/benchmarks_made.md.
+    """
+    if not noise >= 0:
+        raise UsageError(f"noise should be a standard deviation, at least 0, got {noise}")
+    model = Pairwise()
+    model.load_state_dict(load_file(DATA / "large_model.safetensors"))
+    surrogate: Callable[[Tensor], Tensor] = model.mean
+
+    def expectation(policy: Policy) -> Tensor:
+        if not policy.independent:
+            raise UsageError(
+                f"E[f] of made_large is known for independent decisions, but {type(policy).__name__} lets later ones "
+                "depend on earlier ones; use Factorised, or a problem that can be enumerated"
+            )
+        return surrogate(means(policy).unsqueeze(-3)).squeeze(-1)
+
+    f = surrogate if noise == 0 else observed(surrogate, noise, seed)
+    return Known("made_large", LARGE.space, f, expectation)
+
+
+def made_small() -> Table:
+    """Every network of SMALL, trained twice, as a table to look up.
+
+    Columns valid_accuracy_T_seedS and valid_loss_T_seedS after T steps with seed S, test_accuracy_T_seedS and
+    test_loss_T_seedS after the last; the last accuracies' means over seeds, without "_seedS"; params, macs, latency_ms.
+    A search should see one seed's validation column, and be judged by a mean.
+    """
+    return read_table(DATA / "small.safetensors")
