@@ -21,7 +21,7 @@ EVERY = 20_000
 """Spaces of at most so many architectures are looked through as a whole; in larger ones the bound is descended."""
 MOST = 4_000_000
 """Architectures times past evaluations up to which that is quicker."""
-FULL = 150
+FULL = 400
 """Past evaluations up to which a descent asks for the deviation of every neighbour."""
 REPEATS = 0.01
 """Noise, as a share of the values' variance, from which an architecture is worth a second evaluation."""
@@ -36,11 +36,10 @@ class Frugal:
     ``initial`` architectures come from p_alpha at its start, ``prior``. Then a batch of ``samples`` is chosen one by
     one, each counting as evaluated at its mean for those that follow (Desautels et al. 2014). The bound is looked up
     everywhere where the space is small, and otherwise descended by single changes of a decision from ``starts``
-    architectures: one drawn from anywhere, the others among the ``top`` by the model, with ``changes`` decisions drawn
-    anew.
+    architectures, each one of the ``top`` by the model with ``changes`` decisions drawn anew.
 
-    Values above median + clip (median - lowest), the median being that of the first ``initial``, count as that: how bad
-    the bad are need not be modelled, and a network that does not train would take up all of the variance. An
+    Values above median + clip (median - lowest) count as that: how bad the bad are need not be modelled, a network that
+    does not train would take up all of the variance, and as the search gets better the model is of what is good. An
     architecture is evaluated again only where the model finds noise, and no evaluation made again gave the same value;
     equal networks (``space.key``) are one. The latest ``keep`` evaluations are modelled.
 
@@ -60,7 +59,7 @@ class Frugal:
         samples: int = 4,
         initial: int | None = None,
         beta: float = 2.0,
-        starts: int = 5,
+        starts: int = 4,
         top: int = 8,
         changes: int = 2,
         clip: float = 2.0,
@@ -130,8 +129,7 @@ class Frugal:
     def _model(self) -> Tensor:
         """Fit the surrogate; the ``top`` architectures by its mean ``[top, D, K]``, best first."""
         h, values = self.h[-self.keep :], self.values[-self.keep :]
-        # of the first values only: as a search goes on the median nears the lowest, and what is usual would be bad
-        middle = self.values[: self.initial].median()
+        middle = self.values.median()
         values = values.clamp(max=float(middle + self.clip * (middle - self.values.min()).clamp(min=1e-12)))
         self.surrogate.fit(h, values)
         return h[self.surrogate.fitted.argsort()[: self.top]]
@@ -156,12 +154,11 @@ class Frugal:
         for _ in range(self.changes):
             d = torch.randint(D, (S,), generator=generator)
             x[every, d] = drawn[every, d]
-        x[0] = drawn[0]
         x = self.space.canonical(x)
         reached = torch.full((S,), torch.inf)
         near: list[tuple[Tensor, Tensor]] = []
         going = every
-        most = D * K if len(self.values) < FULL else max(32, D * K // 4)
+        most = D * K if len(self.values) < FULL else max(32, D * K // 2)
         for _ in range(10 * D):  # a descent of single changes ends far sooner
             at, k = self.surrogate.around(x[going], most)
             bound = self._bound(k)
