@@ -137,6 +137,17 @@ def test_how_bad_the_bad_are_changes_nothing():
     assert torch.equal(one, two)
 
 
+def test_what_is_usual_stays_in_the_model_as_the_search_gets_better():
+    """Late the median of all values is near the lowest; the first random ones still say what single options do."""
+    searcher = frugal(LARGE)
+    _, values = search(searcher, effects(LARGE), 90)
+    searcher.propose(stream(0))
+    usual = values[:10] < values[:10].median() + 2 * (values[:10].median() - values.min())
+    assert bool(usual.all())
+    assert values[10:].median() + 2 * (values[10:].median() - values.min()) < values[:10].max()
+    assert torch.allclose(searcher.surrogate.fitted[:10], values[:10], atol=0.2 * float(values.std()))
+
+
 def test_killed_and_restored_it_is_the_same_search():
     f = effects(LARGE)
     whole, _ = search(frugal(LARGE), f, 60)

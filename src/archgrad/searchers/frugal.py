@@ -39,10 +39,10 @@ class Frugal:
     architectures: one drawn from anywhere, the others among the ``top`` by the model, with ``changes`` decisions drawn
     anew.
 
-    Values above median + clip (median - lowest) count as that: how bad the bad are need not be modelled, and a network
-    that does not train would take up all of the variance. An architecture is evaluated again only where the model finds
-    noise, and no evaluation made again gave the same value; equal networks (``space.key``) are one. The latest ``keep``
-    evaluations are modelled.
+    Values above median + clip (median - lowest), the median being that of the first ``initial``, count as that: how bad
+    the bad are need not be modelled, and a network that does not train would take up all of the variance. An
+    architecture is evaluated again only where the model finds noise, and no evaluation made again gave the same value;
+    equal networks (``space.key``) are one. The latest ``keep`` evaluations are modelled.
 
     Cost of its own: (past)^2 (decisions x choices) a step of the descent, about 20 ms a sample with 300 past
     evaluations of 20 decisions of 7.
@@ -130,8 +130,9 @@ class Frugal:
     def _model(self) -> Tensor:
         """Fit the surrogate; the ``top`` architectures by its mean ``[top, D, K]``, best first."""
         h, values = self.h[-self.keep :], self.values[-self.keep :]
-        middle = values.median()
-        values = values.clamp(max=float(middle + self.clip * (middle - values.min())))
+        # of the first values only: as a search goes on the median nears the lowest, and what is usual would be bad
+        middle = self.values[: self.initial].median()
+        values = values.clamp(max=float(middle + self.clip * (middle - self.values.min()).clamp(min=1e-12)))
         self.surrogate.fit(h, values)
         return h[self.surrogate.fitted.argsort()[: self.top]]
 
