@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from archgrad.api import compare, export, import_table, predict, report, resume, search
+    from archgrad.benchmarks.made import made_large, made_rows, made_small
     from archgrad.benchmarks.table import Column, Table, read_table
     from archgrad.errors import UsageError
     from archgrad.estimators import (
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "archgrad.api": ("compare", "export", "import_table", "predict", "report", "resume", "search"),
+    "archgrad.benchmarks.made": ("made_large", "made_rows", "made_small"),
     "archgrad.benchmarks.table": ("Column", "Table", "read_table"),
     "archgrad.errors": ("UsageError",),
     "archgrad.estimators": (
@@ -159,6 +161,9 @@ __all__ = [
     "export",
     "import_table",
     "load",
+    "made_large",
+    "made_rows",
+    "made_small",
     "mlp",
     "predict",
     "read_table",

@@ -315,8 +315,9 @@ def compare(
 ) -> Comparison:
     """Many runs of several recipes where every architecture's value is known.
 
-    benchmark: nk_chain, nk_chain_saturating, nasbench201 or nasbenchmacro (with ``table``), a table's file, or a
-    ``Benchmark`` of yours.
+    benchmark: nk_chain, nk_chain_saturating, made_small or made_large (which come with archgrad; the optimum of the
+    latter is the best *known* value), nasbench201 or nasbenchmacro (with ``table``), a table's file, or a ``Benchmark``
+    of yours.
     recipes: ``name`` or ``name:setting=value,...``. search: the table's column that the search sees; report: columns
     told of the incumbent. noise: standard deviation of what is added to observed values. levels: fractions of the way
     from the space's mean to its optimum. seed: of the searches, and of the first landscape. out: a folder for the

@@ -199,11 +199,16 @@ GRADIENTS: tuple[tuple[str, Any, str], ...] = (
 )
 
 COMPARE: tuple[tuple[str, Any, str], ...] = (
-    ("benchmark", str, "nk_chain, nk_chain_saturating, nasbench201, nasbenchmacro, or a table's file (nk_chain)"),
+    (
+        "benchmark",
+        str,
+        "nk_chain, nk_chain_saturating, made_small or made_large (which come with archgrad), nasbench201, "
+        "nasbenchmacro, or a table's file (nk_chain)",
+    ),
     ("runs", int, "of every recipe (50)"),
     ("budget", int, "evaluations of a run (5000)"),
     ("table", str, "for nasbench201 and nasbenchmacro: the file with a row an architecture"),
-    ("search", str, "the table's column that a search sees"),
+    ("search", str, "the table's column that a search sees (of a benchmark by name the usual)"),
     ("noise", float, "standard deviation of what is added to observed values (0)"),
     ("seed", int, "of the searches, and of the first run's landscape (5000)"),
     ("out", str, "a folder for comparison.html and regret.svg (none)"),
@@ -211,7 +216,7 @@ COMPARE: tuple[tuple[str, Any, str], ...] = (
 
 COMPARE_LISTS: tuple[tuple[str, Any, str], ...] = (
     ("recipes", str, "name or name:setting=value,... each (all)"),
-    ("report", str, "columns of the table told of the architecture found (none)"),
+    ("report", str, "columns of the table told of the architecture found (none, but of a benchmark by name the usual)"),
     ("levels", float, "fractions of the way from the mean to the optimum (0.7 0.8 0.9 0.95)"),
 )
 

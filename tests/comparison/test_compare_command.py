@@ -97,6 +97,13 @@ def test_a_table_by_its_file(run):
     assert all(row["samples_to"]["1"])
 
 
+def test_what_comes_with_archgrad_needs_no_file(run):
+    code, out, _ = run("--benchmark", "made_small", "--recipes", "local_search", "--runs", 2, "--budget", 20, "--json")
+    (row,) = json.loads(out)
+    assert code == 0
+    assert list(row["reported"]) == ["test_accuracy_320"]
+
+
 def test_table_and_pages(run):
     code, out, _ = run(*["--recipes", "random_search", "ppo", "--runs", "2", "--budget", "30", "--out", "pages"])
     assert code == 0
