@@ -165,3 +165,27 @@ def test_the_real_table_has_these_numbers_and_its_classes_join_some_of_these():
 
 def test_the_names_are_where_they_were():
     assert (benchmark.EDGES, benchmark.OPERATIONS, benchmark.cell_space) == (EDGES, OPERATIONS, cell_space)
+
+
+def test_features_count_the_sequences_of_operations_from_input_to_output():
+    """By hand: 0>3, 0>1>3, 0>2>3 and 0>1>2>3; skips vanish, none cuts."""
+    cells = [
+        ("nor_conv_1x1", "none", "none", "nor_conv_3x3", "skip_connect", "none"),
+        ("skip_connect", "skip_connect", "skip_connect", "skip_connect", "skip_connect", "skip_connect"),
+        ("nor_conv_1x1", "nor_conv_1x1", "avg_pool_3x3", "none", "none", "nor_conv_3x3"),
+        ("none", "nor_conv_1x1", "nor_conv_1x1", "none", "nor_conv_1x1", "none"),
+    ]
+    sequences = [s for n in range(4) for s in itertools.product(OPERATIONS[2:], repeat=n)]
+    got = [
+        {sequences[i]: int(c) for i, c in enumerate(row) if c} for row in SPACE.features(SPACE.encode(cells)).tolist()
+    ]
+    conv1, conv3, pool = OPERATIONS[2:]
+    assert got == [{(conv3,): 1, (conv1,): 1}, {(): 4}, {(conv1, conv3): 1, (conv1, pool, conv3): 1}, {}]
+
+
+def test_equal_networks_have_equal_features():
+    features, classes = SPACE.features(SPACE.enumerate()), SPACE.classes
+    first = torch.zeros(5425, dtype=torch.long)
+    first[classes] = torch.arange(len(classes))
+    assert torch.equal(features, features[first[classes]])
+    assert len(torch.unique(features, dim=0)) > 4000  # and tell most of 5,425 apart
