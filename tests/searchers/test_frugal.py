@@ -173,6 +173,29 @@ def test_a_bound_without_deviation_asks_where_the_mean_is_lowest():
         assert int(searcher.propose(stream(0)).h[0, 0].argmax()) == option
 
 
+@pytest.mark.parametrize("assumed", [True, False])
+def test_a_batch_is_chosen_one_by_one_each_counting_for_the_next(assumed):
+    """As one would by hand; and other architectures than the four lowest of one look."""
+    space = plain_space(*[3] * 5)
+    searcher = frugal(space)
+    search(searcher, effects(space), 18)
+    twin = frugal(space)
+    twin.load_state_dict(searcher.state_dict())
+    good = twin._model()
+    assert len(good) == 8
+    model, every, by_hand = twin.surrogate, space.enumerate(), []
+    for _ in range(4):
+        mean, deviation = model.posterior(model.against(every))
+        order = (mean - 2 * deviation).argsort().tolist()
+        taken = {*twin.seen, *(space.key(a) for h in by_hand for a in space.decode(h[None]))}
+        pick = next(every[i] for i in order if space.key(space.decode(every[i : i + 1])[0]) not in taken)
+        by_hand.append(pick)
+        if assumed:
+            model.assume(pick[None])
+    same = torch.equal(searcher.propose(stream(0)).h, torch.stack(by_hand))
+    assert same is assumed
+
+
 def test_the_latest_are_modelled():
     searcher = Frugal(LARGE, Interactions(LARGE), keep=30)
     search(searcher, effects(LARGE), 50)
