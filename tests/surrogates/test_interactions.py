@@ -235,6 +235,16 @@ def test_kernels_of_counts():
     assert laplace(features, 2.0)(a)(a)[0].tolist() == pytest.approx([1, math.exp(-1), math.exp(-1.5)])
 
 
+def test_counts_are_covered_by_three_kernels():
+    """Additive, near and far."""
+    counts = torch.cat([torch.zeros(1, 10), torch.ones(10, 10).tril()])
+    kernels = [k(counts)(counts) for k in of_counts(lambda h: h)]
+    assert torch.allclose(kernels[0][1:, 1:].diagonal(), torch.ones(10))
+    assert float(kernels[0][10, 1]) == pytest.approx(0.1**0.5)
+    assert float(kernels[1][0, 1]) == pytest.approx(math.exp(-1 / 2))
+    assert float(kernels[2][0, 8]) == pytest.approx(math.exp(-1))
+
+
 def test_bad_arguments():
     with pytest.raises(UsageError, match="prior should be a number of pseudo-observations, at least 0, got -1"):
         Interactions(SPACE, prior=-1)
