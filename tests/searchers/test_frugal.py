@@ -122,6 +122,50 @@ def test_where_a_repeat_gives_the_same_nothing_is_repeated_again():
     assert other.repeatable
 
 
+def test_a_tie_by_chance_does_not_hide_noise():
+    """Accuracies of few examples tie; where they do, three repeats have to agree, and one that differs is enough."""
+    searcher = frugal(plain_space(3, 3))
+    h = searcher.space.enumerate()[:3]
+    searcher.observe(Batch(h), torch.tensor([1.0, 1.0, 2.0]))
+    for _ in range(2):
+        searcher.observe(Batch(h[:1]), torch.tensor([1.0]))
+        assert not searcher.repeatable
+    searcher.observe(Batch(h[:1]), torch.tensor([1.0]))
+    assert searcher.repeatable
+    searcher.observe(Batch(h[2:]), torch.tensor([2.5]))
+    assert not searcher.repeatable
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), 1e39])
+def test_values_that_cannot_be_modelled_are_refused_when_they_come(bad):
+    searcher = frugal(LARGE)
+    batch = searcher.propose(stream(0))
+    with pytest.raises(UsageError, match="values should be finite and below 1e"):
+        searcher.observe(batch, torch.tensor([1.0, bad, 1.0, 1.0]).double())
+    assert not len(searcher.values)
+
+
+def test_bounds_are_those_of_the_architectures_they_stand_beside():
+    """Also where a change switches other decisions off."""
+    names = tuple("abcdefgh")
+    nested = [Decision(f"o{i}", tuple("uvwxyz"), when=tuple((0, j) for j in range(i, 8))) for i in range(8)]
+    for space in (LARGE, Decisions([Decision("n", names), *nested])):
+        searcher = frugal(space)
+        search(searcher, lambda h, s=space: (h * torch.linspace(0, 1, s.D * s.K).view(s.D, s.K)).sum((-2, -1)), 40)
+        x, bound = searcher._descended(searcher._model(), stream(0))
+        assert bool((space.canonical(x) == x).all())
+        again = searcher._bound(searcher.surrogate.against(x))
+        assert torch.allclose(bound, again, atol=1e-3 * searcher.surrogate.scale)
+
+
+def test_a_space_of_few_networks_and_many_encodings_is_descended():
+    nested = [Decision(f"o{i}", tuple("abcdef"), when=((0, min(7, i // 2 + 1)),)) for i in range(12)]
+    space = Decisions([Decision("n", tuple("12345678")), *nested])
+    assert space.size == 218
+    h, _ = search(frugal(space), lambda h: h[:, 0, 0], 30)
+    assert len(h) >= 30
+
+
 def hashed(h):
     """No two architectures have anything in common."""
     rows = h.argmax(-1).tolist()
@@ -230,7 +274,7 @@ def test_marginals_lean_to_the_best():
         ({"starts": 0}, "starts should be at least 1, got 0"),
         ({"initial": 1}, "initial should be at least 2, and keep at least as many, got 1 and 600"),
         ({"keep": 5}, "got 10 and 5; a model needs values that differ"),
-        ({"beta": -1.0}, "beta and changes should not be negative, and clip be positive"),
+        ({"beta": -1.0}, "beta and changes should not be negative .nor infinite., and clip be positive"),
     ],
 )
 def test_bad_arguments(bad, said):

@@ -57,7 +57,17 @@ def compare(
     bad = [level for level in levels if not 0 < level <= 1]
     if bad:
         raise UsageError(f"levels should be above 0 and at most 1 (the optimum), got {bad[0]:g}")
-    searchers = [side_by_side([make(benchmark.space, seed + r) for r in range(runs)]) for make in map(named, recipes)]
+    if not 0 <= seed < 2**31:
+        raise UsageError(f"seed should be between 0 and 2**31, got {seed}")
+    searchers = []
+    for text in recipes:
+        make = named(text)
+        try:
+            searchers.append(side_by_side([make(benchmark.space, seed + r) for r in range(runs)]))
+        except UsageError:
+            raise
+        except ValueError as error:  # an optimiser's own check
+            raise UsageError(f"{text} should have settings that can be, got: {error}") from error
     rows = []
     for i, (text, searcher) in enumerate(zip(recipes, searchers, strict=True), start=1):
         progress(f"{text}, {i} of {len(recipes)}")

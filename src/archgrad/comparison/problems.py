@@ -48,6 +48,8 @@ def benchmark_named(
             raise UsageError(f"table, search and report are for tables, {name} has none; leave them out")
         if name == "made_large":
             return made_large_benchmark(noise)
+        if not 0 <= seed < 2**31:
+            raise UsageError(f"seed should be between 0 and 2**31, got {seed}")
         return landscapes(20, 7, range(seed, seed + runs), noise=noise, saturating=name == "nk_chain_saturating")
     if name == "made_small":
         if table is not None:

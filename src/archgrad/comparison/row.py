@@ -41,7 +41,7 @@ class Row:
             "recipe": self.recipe,
             "runs": self.runs,
             "budget": self.budget,
-            "samples_to": {f"{k:g}": list(v) for k, v in self.samples_to.items()},
+            "samples_to": {f"{k:.12g}": list(v) for k, v in self.samples_to.items()},
             "regret": {str(k): list(v) for k, v in self.regret.items()},
             "reported": {name: {str(n): list(v) for n, v in of.items()} for name, of in self.reported.items()},
             "seconds_per_sample": self.seconds_per_sample,

@@ -87,6 +87,8 @@ class Interactions:
 
     def fit(self, h: Tensor, y: Tensor) -> None:
         """Weights where enough is new, posterior from all of ``[n, D, K]``, ``[n]``."""
+        if len(h) != len(y) or not len(y) or not bool(torch.isfinite(y).all()):
+            raise UsageError(f"a fit needs a finite value an architecture, got {len(h)} and {len(y)} values")
         y = y.double()
         self.centre, self.scale = float(y.mean()), float(y.std(correction=0)) or 1.0
         t = (y - self.centre) / self.scale
@@ -215,9 +217,11 @@ class Interactions:
     def around(self, h: Tensor, most: int | None = None) -> tuple[Tensor, Tensor]:
         """Changes of one decision, d K + k each, ``[S, m]``, and ``against`` of what comes of them, ``[S, m, n]``.
 
-        h: ``[S, D, K]``. All that exist, or the ``most`` of the lowest mean: the deviation costs (past)^2 each, and
-        differs less. The structured part is linear in every z_i alone, so all of them follow from one slope.
+        h: ``[S, D, K]``. All that exist (always with other kernels), or the ``most`` of the lowest mean: the deviation
+        costs (past)^2 each, and differs less. The structured part is linear in every z_i alone, so all of them follow
+        from one slope.
         """
+        h = h.float()
         match = torch.einsum("sdk,ndk->snd", h, self.assumed)
         z = self._agreement(match)
         U, scale = self._graph()
@@ -234,7 +238,7 @@ class Interactions:
         gain = gain.masked_fill(torch.arange(h.shape[-1]) >= K.unsqueeze(-1), torch.inf).flatten(1)
         exist = int(K.sum())
         every = most is None or bool(self.kernels)  # what the other kernels add to the mean is not in the slope
-        at = gain.topk(exist if every else min(exist, most or exist), largest=False).indices
+        at = gain.topk(exist if every else min(exist, max(1, most or 1)), largest=False).indices
         d = at // h.shape[-1]
         rows = torch.arange(len(h)).unsqueeze(-1)
         own = self.assumed.flatten(1).T[at] - match.transpose(1, 2)[rows, d]
