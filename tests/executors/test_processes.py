@@ -230,7 +230,8 @@ def test_a_driver_interrupted_while_its_workers_start_ends(close, script):
     os.killpg(driver.pid, signal.SIGINT)
     _, err = driver.communicate(timeout=60)
     assert driver.returncode == -signal.SIGINT
-    assert err.count("Traceback") == 1, err
+    # the driver's own; a worker that was caught before it had its orders may say that they ended (EOFError)
+    assert err.count("KeyboardInterrupt") == 1, err
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
