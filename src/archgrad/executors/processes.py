@@ -276,18 +276,30 @@ def _cause(code: int) -> str:
 
 @contextlib.contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Start a child with SIGINT blocked, so that Ctrl-C while it imports torch prints no traceback of its own."""
+    """Start a child with SIGINT blocked, so that Ctrl-C while it imports torch prints no traceback of its own.
+
+    Nor before it has its orders: an interrupt of this process meanwhile is raised at the end. The mask is a thread's,
+    and where another thread (of a linear algebra library, say) is given the signal, Python tells the main thread.
+    """
     if sys.platform == "win32":
         yield
         return
     from multiprocessing import resource_tracker
 
     resource_tracker.ensure_running()  # its own start would unblock the signal
+    came: list[int] = []
+    handled = threading.current_thread() is threading.main_thread()
+    if handled:
+        usual = signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
+        if handled:
+            signal.signal(signal.SIGINT, usual)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if came:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _serve(pipe: connection.Connection[Any, Any], measure: bytes, memory: int | None) -> None:
