@@ -352,6 +352,12 @@ def _told(text: str) -> None:
     sys.stderr.flush()
 
 
+def _told_all() -> None:
+    """Clear the line that ``_told`` wrote in a terminal."""
+    if sys.stderr.isatty():
+        print("\r\x1b[2K", end="", file=sys.stderr)
+
+
 def _gradients(options: Namespace) -> int:
     import torch
 
@@ -360,19 +366,13 @@ def _gradients(options: Namespace) -> int:
     torch.set_num_threads(1)  # CPU time is measured, and these tensors are too small to share
     given = {n: v for n, v in vars(options).items() if v is not None and n not in ("config", "json", "out")}
     study = gradients(**given, out=options.out, progress=_told)
-    if sys.stderr.isatty():
-        print("\r\x1b[2K", end="", file=sys.stderr)
+    _told_all()
     if options.json:
         print(json.dumps(study.json(), allow_nan=False))
         return 0
-    from rich.console import Console
-
     from archgrad.reports.gradients import render_study
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=240)  # a table in a file is not broken
-    console.print(render_study(study))
+    _shown(render_study(study))
     if options.out is not None:
         print(f"Pictures: {Path(options.out) / 'gradients.html'}")
     return 0
@@ -388,19 +388,13 @@ def _compare(options: Namespace) -> int:
     usual = {"benchmark": "nk_chain", "recipes": list(RECIPES)}
     given = {n: v for n, v in vars(options).items() if v is not None and n not in ("config", "json")}
     done = compare(**(usual | given), progress=_told)
-    if sys.stderr.isatty():
-        print("\r\x1b[2K", end="", file=sys.stderr)
+    _told_all()
     if options.json:
         print(json.dumps(done.json(), allow_nan=False))
         return 0
-    from rich.console import Console
-
     from archgrad.reports.comparison import render_comparison
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=240)  # a table in a file is not broken
-    console.print(render_comparison(done))
+    _shown(render_comparison(done))
     if options.out is not None:
         print(f"Pictures: {Path(options.out) / 'comparison.html'}")
     return 0
@@ -433,13 +427,16 @@ def _benchmark(options: Namespace) -> int:
     if options.json:
         print(json.dumps(summary, allow_nan=False))
         return 0
+    _shown(render_table(summary))
+    return 0
+
+
+def _shown(table: Any) -> None:
+    """A table of rich, as wide as the terminal; one in a file is not broken."""
     from rich.console import Console
 
     console = Console()
-    if not console.is_terminal:
-        console = Console(width=240)  # a table in a file is not broken
-    console.print(render_table(summary))
-    return 0
+    (console if console.is_terminal else Console(width=240)).print(table)
 
 
 def _listed(rows: list[dict[str, Any]], as_json: bool, kind: str) -> int:

@@ -122,8 +122,7 @@ class Frugal:
     def _fresh(self, seen: set[str], generator: torch.Generator) -> Tensor:
         """From the start of p_alpha, or from anywhere when that has nothing new; noted in ``seen``."""
         for attempt in range(200):
-            n = 1
-            h = (self.policy.sample(n, generator) if attempt < 100 else self.space.uniform(n, generator))[0]
+            h = (self.policy.sample(1, generator) if attempt < 100 else self.space.uniform(1, generator))[0]
             key = self._key(h)
             if key not in seen:
                 break

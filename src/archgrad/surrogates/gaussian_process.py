@@ -11,6 +11,7 @@ from torch import Tensor
 
 from archgrad.errors import UsageError
 from archgrad.spaces.decisions import Decisions
+from archgrad.surrogates.cholesky import cholesky
 
 FLOOR = 1e-6
 """Least noise variance, in units of the values' variance: keeps the Cholesky factor finite where f is deterministic."""
@@ -82,7 +83,7 @@ class GaussianProcess:
         self.support = torch.nn.functional.one_hot(choices, h.shape[-1]).double()
         with torch.no_grad():
             covariance = self.kernel(self.support, self.support) + (self._noise() / count).diag()
-            factor = _factor(covariance)
+            factor = cholesky(covariance)
             self.weights = torch.cholesky_solve(mean.unsqueeze(-1), factor).squeeze(-1)
 
     def mean(self, h: Tensor) -> Tensor:
@@ -125,7 +126,7 @@ class GaussianProcess:
                 lower = torch.zeros(n, n, dtype=torch.float64)
                 lower[i, j] = covariance
                 lower.diagonal().add_(noise / count)
-                factor = _factor(lower)
+                factor = cholesky(lower)
                 inverse = torch.cholesky_inverse(factor)
                 solved = inverse @ y
                 slope = (inverse - torch.outer(solved, solved)) / 2
@@ -177,17 +178,3 @@ def _symmetric(matches: Iterable[Tensor], hyper: Mapping[str, Tensor]) -> Tensor
     for q in range(2, Q + 1):
         total = total + s[q] / math.comb(D, q) * e[q - 1]
     return total
-
-
-def _factor(covariance: Tensor) -> Tensor:
-    """Lower Cholesky factor, with as much more on the diagonal as rounding asks for."""
-    if not bool(torch.isfinite(covariance).all()):
-        raise UsageError("a covariance should be finite, got nan or inf; are all values of f finite?")
-    jitter = 0.0
-    while True:
-        added = covariance + jitter * torch.eye(len(covariance), dtype=covariance.dtype)
-        factor: Tensor
-        factor, failed = torch.linalg.cholesky_ex(added)
-        if not int(failed):
-            return factor
-        jitter = max(10 * jitter, 1e-10 * float(covariance.diagonal().mean()))

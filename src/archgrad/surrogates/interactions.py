@@ -10,7 +10,7 @@ from torch import Tensor
 
 from archgrad.errors import UsageError
 from archgrad.spaces.decisions import Decisions
-from archgrad.surrogates.gaussian_process import _factor
+from archgrad.surrogates.cholesky import cholesky
 
 JITTER = 2e-4
 """Noise that is always there, in units of the values' variance: float32 products keep the covariance no better."""
@@ -146,7 +146,7 @@ class Interactions:
     def _climb(self, z: Tensor, extra: Sequence[Tensor], i: Tensor, j: Tensor, t: Tensor) -> None:
         """One step of every weight."""
         n = len(t)
-        factor = _factor(self._covariance(z, extra, i, j, n))
+        factor = cholesky(self._covariance(z, extra, i, j, n))
         inverse = torch.cholesky_inverse(factor)
         solved = inverse @ t
         twice = torch.where(i == j, 1.0, 2.0)
@@ -172,7 +172,7 @@ class Interactions:
         }
 
     def _condition(self, covariance: Tensor, t: Tensor) -> None:
-        factor = _factor(covariance)
+        factor = cholesky(covariance)
         self.solved = torch.cholesky_solve(t.unsqueeze(-1), factor).squeeze(-1)
         eye = torch.eye(len(t), dtype=torch.float64)
         self.inverse = torch.linalg.solve_triangular(factor, eye, upper=False).float()
