@@ -217,6 +217,12 @@ def test_wrong_text_is_refused_in_one_line_before_anything_runs(text, message):
         ({"budget": 0}, "budget should be at least 1"),
         ({"levels": [0.5, 1.5]}, "levels should be above 0 and at most 1 .* got 1.5"),
         ({"recipes": []}, "a recipe to compare"),
+        ({"recipes": ["ppo", "random_search", "ppo"]}, "recipes should differ, got ppo twice"),
+        ({"seed": -1}, "seed should be between 0 and"),
+        (
+            {"recipes": ["reinforce:lr=-1"]},
+            "reinforce:lr=-1 should have settings that can be, got: Invalid",
+        ),
     ],
 )
 def test_what_cannot_be_compared_is_refused(change, message):
@@ -224,6 +230,18 @@ def test_what_cannot_be_compared_is_refused(change, message):
         compare(**({"benchmark": table(), "recipes": ["ppo"], "runs": 2, "budget": 10} | change))
     with pytest.raises(UsageError, match="made for 3 runs, got 2"):
         compare(landscapes(4, 2, [1, 2, 3]), ["ppo"], runs=2, budget=10)
+
+
+def test_values_that_do_not_vary_are_refused():
+    """Every architecture would be the optimum."""
+    flat = Table("flat", SPACE, (Column(name="valid", split="cost", values=torch.ones(12).double()),))
+    with pytest.raises(UsageError, match="values of flat should vary, but all are the same; search on another column"):
+        compare(from_table(flat, "valid", [], 0.0), ["ppo"], runs=2, budget=10)
+
+
+def test_levels_that_print_alike_stay_two():
+    done = compare(table(), ["random_search"], runs=2, budget=12, levels=[0.99999999, 1])
+    assert list(done.json()[0]["samples_to"]) == ["0.99999999", "1"]
 
 
 def test_json_is_plain():

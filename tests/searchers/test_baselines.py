@@ -259,3 +259,15 @@ def test_a_space_of_one_architecture_is_searched_too():
     space = Decisions([Decision("only", ("a",))])
     for make in MAKES.values():
         assert {a for a, _ in walked(make(space), 4)} == {("a",)}
+
+
+def test_a_space_that_is_used_up_is_looked_through_once_a_call():
+    """Not once for each of the rest, which took minutes for a batch far above the space's size."""
+    choices = Choices(plain_space(4, 4, 4))
+    walks = []
+    walked_through = choices._walked
+    choices._walked = lambda *given: walks.append(0) or walked_through(*given)
+    found = choices.fresh(1000, (), torch.Generator().manual_seed(0))
+    assert len(found) == 1000
+    assert len(set(found[:64])) == 64
+    assert len(walks) < 64

@@ -211,15 +211,47 @@ def test_weights_are_climbed_again_when_the_values_have_grown_by_a_tenth():
     assert not torch.equal(kept["noise"], model.weights["noise"])
 
 
-def test_restored_it_has_the_same_mean_and_goes_on():
+@pytest.mark.parametrize("known", [True, False])
+def test_restored_it_says_the_same_and_goes_on(known):
     h, y = drawn(SPACE, 40), torch.randn(40, generator=torch.Generator().manual_seed(0))
-    model, other = Interactions(SPACE), Interactions(SPACE)
+    model, other = Interactions(SPACE, neighbours=known), Interactions(SPACE, neighbours=known)
     model.fit(h[:30], y[:30])
     other.load_state_dict(model.state_dict())
     assert torch.equal(model.mean(h), other.mean(h))
+    assert torch.allclose(model.fitted, other.fitted, atol=1e-9)
+    for a, b in zip(model.posterior(model.against(h)), other.posterior(other.against(h)), strict=True):
+        assert torch.equal(a, b)
     for m in (model, other):
         m.fit(h, y)
     assert torch.equal(model.mean(h), other.mean(h))
+
+
+def test_a_state_of_another_model_is_refused():
+    model = Interactions(SPACE)
+    for other in (
+        Interactions(SPACE, neighbours=False),
+        Interactions(plain_space(3, 3)),
+        Interactions(SPACE, kernels=of_counts(lambda h: h.flatten(1))),
+    ):
+        with pytest.raises(ValueError, match="a model with the same decisions, neighbours and kernels"):
+            other.load_state_dict(model.state_dict())
+
+
+def test_before_a_fit_it_says_what_it_says_of_everything():
+    model = Interactions(SPACE)
+    x = drawn(SPACE, 3)
+    mean, deviation = model.posterior(model.against(x))
+    assert mean.tolist() == [0, 0, 0]
+    assert deviation.tolist() == pytest.approx([model.prior_variance**0.5] * 3)
+    assert len(model.posterior(model.around(x)[1])[0][0]) == 3 + 2 + 4 + 3 + 1
+    model.assume(x[:1])
+    assert model.posterior(model.against(x[:1]))[1] < deviation[0] / 2
+
+
+@pytest.mark.parametrize(("n", "values"), [(4, [1.0, 2.0]), (0, []), (2, [1.0, float("nan")])])
+def test_a_fit_needs_a_value_an_architecture(n, values):
+    with pytest.raises(UsageError, match=f"a finite value an architecture, got {n} and {len(values)} values"):
+        Interactions(SPACE).fit(drawn(SPACE, 4)[:n], torch.tensor(values))
 
 
 def test_kernels_of_counts():

@@ -54,6 +54,11 @@ def compare(
         raise UsageError(f"budget should be at least 1 evaluation, got {budget}")
     if not recipes:
         raise UsageError("there should be a recipe to compare, got none; see archgrad recipes")
+    twice = next((r for i, r in enumerate(recipes) if r in recipes[:i]), None)
+    if twice is not None:
+        raise UsageError(f"recipes should differ, got {twice} twice; leave one out, or give it other settings")
+    if not bool((benchmark.mean > benchmark.optimum).all()):
+        raise UsageError(f"values of {benchmark.name} should vary, but all are the same; search on another column")
     bad = [level for level in levels if not 0 < level <= 1]
     if bad:
         raise UsageError(f"levels should be above 0 and at most 1 (the optimum), got {bad[0]:g}")

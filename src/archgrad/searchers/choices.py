@@ -61,7 +61,10 @@ class Choices:
                 here, tries = self.draw(1, generator)[0], tries + 1
             if key in seen or key in new:
                 here = self._walked(here, seen, new)
-            new.add(self.key(here))
+                key = self.key(here)
+                if key in seen or key in new:  # nor will the next ones be new
+                    return [*found, here, *self.draw(n - len(found) - 1, generator)]
+            new.add(key)
             found.append(here)
         return found
 

@@ -84,6 +84,9 @@ class Interactions:
         """The same, and what was assumed since."""
         self.learned = 0
         self.centre, self.scale = 0.0, 1.0
+        self.solved = torch.zeros(0, dtype=torch.float64)
+        self.inverse = torch.zeros(0, 0)
+        """C^-1 = inverse' inverse, of the values and of what was assumed since."""
 
     def fit(self, h: Tensor, y: Tensor) -> None:
         """Weights where enough is new, posterior from all of ``[n, D, K]``, ``[n]``."""
@@ -94,20 +97,24 @@ class Interactions:
         t = (y - self.centre) / self.scale
         self.h = h.float()
         n = len(t)
-        i, j = torch.tril_indices(n, n)
-        choices = self.h.argmax(-1)
-        z = self._agreement((choices[i] == choices[j]).float())
-        extra = [k(self.h)(self.h)[i, j].double() for k in self.kernels]
+        z, extra, i, j = self._pairs(self.h)
         steps = 0
         if n >= self.grow * self.learned:
             steps = 6 * self.steps if not self.learned else self.steps
             self.learned = n
         for _ in range(steps):
             self._climb(z, extra, i, j, t)
-        self._condition(self._covariance(z, extra, i, j, n), t)
+        factor = self._condition(self._covariance(z, extra, i, j, n))
+        self.solved = torch.cholesky_solve(t.unsqueeze(-1), factor).squeeze(-1)
         self.fitted = self.centre + self.scale * (t - (self.weights["noise"] + JITTER) * self.solved)
         """Posterior mean at the values' own architectures, ``[n]``."""
-        self.assumed = self.h
+
+    def _pairs(self, h: Tensor) -> tuple[Tensor, list[Tensor], Tensor, Tensor]:
+        """z and the other kernels of every pair i >= j of architectures."""
+        i, j = torch.tril_indices(len(h), len(h))
+        choices = h.argmax(-1)
+        z = self._agreement((choices[i] == choices[j]).float())
+        return z, [k(h)(h)[i, j].double() for k in self.kernels], i, j
 
     def _agreement(self, match: Tensor) -> Tensor:
         """z ``[..., D]`` from matches; a decision without a choice says nothing."""
@@ -171,12 +178,14 @@ class Interactions:
             "noise": step(w["noise"], solved.square().sum(), inverse.diagonal().sum()),
         }
 
-    def _condition(self, covariance: Tensor, t: Tensor) -> None:
+    def _condition(self, covariance: Tensor) -> Tensor:
+        """The factor of C; nothing is assumed any more."""
         factor = cholesky(covariance)
-        self.solved = torch.cholesky_solve(t.unsqueeze(-1), factor).squeeze(-1)
-        eye = torch.eye(len(t), dtype=torch.float64)
+        eye = torch.eye(len(covariance), dtype=torch.float64)
         self.inverse = torch.linalg.solve_triangular(factor, eye, upper=False).float()
-        """C^-1 = inverse' inverse, of the values and of what was assumed since."""
+        assert self.h is not None
+        self.assumed = self.h
+        return factor
 
     def assume(self, h: Tensor) -> None:
         """Count ``[1, D, K]`` as evaluated at its mean, as a batch is chosen one by one (Desautels et al. 2014).
@@ -268,18 +277,31 @@ class Interactions:
         return (self.centre + self.scale * (k @ self.solved)).reshape(h.shape[:-2])
 
     def state_dict(self) -> dict[str, Any]:
-        state: dict[str, Any] = {"weights": dict(self.weights), "learned": self.learned, "choices": None}
+        state: dict[str, Any] = {
+            "neighbours": self.chain is not None,
+            "weights": dict(self.weights),
+            "learned": self.learned,
+            "choices": None,
+        }
         if self.h is not None:
             choices = self.h.argmax(-1).to(torch.int16)
             state |= {"choices": choices, "solved": self.solved, "centre": self.centre, "scale": self.scale}
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """For ``mean``; ``posterior`` needs another ``fit``."""
+        """ValueError for the state of a model with other ``neighbours``, decisions or number of ``kernels``."""
+        same = {name: w.shape for name, w in state["weights"].items()} == {n: w.shape for n, w in self.weights.items()}
+        if not same or state["neighbours"] != (self.chain is not None):
+            raise ValueError("the state should be of a model with the same decisions, neighbours and kernels")
         self.weights, self.learned = dict(state["weights"]), int(state["learned"])
-        if state["choices"] is not None:
-            self.h = torch.nn.functional.one_hot(state["choices"].long(), int(self.counts.max())).float()
-            self.solved, self.centre, self.scale = state["solved"], float(state["centre"]), float(state["scale"])
+        if state["choices"] is None:
+            return
+        self.h = torch.nn.functional.one_hot(state["choices"].long(), int(self.counts.max())).float()
+        self.solved, self.centre, self.scale = state["solved"], float(state["centre"]), float(state["scale"])
+        covariance = self._covariance(*self._pairs(self.h), len(self.h))
+        self._condition(covariance)
+        own = (self.weights["noise"] + JITTER) * self.solved
+        self.fitted = self.centre + self.scale * (covariance @ self.solved - own)
 
 
 def neighbours(h: Tensor) -> Tensor:
