@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from archgrad.errors import UsageError
 from archgrad.protocols import Policy
 from archgrad.spaces.decisions import Decisions
 
@@ -55,6 +56,45 @@ def enumerated(name: str, space: Decisions, f: Callable[[Tensor], Tensor], diffe
         return (policy.log_prob(h).exp() * values.to(h)).sum(-1)
 
     return Known(name, space, f, expectation, differentiable, float(values.min()))
+
+
+def multilinear(
+    name: str,
+    space: Decisions,
+    f: Callable[[Tensor], Tensor],
+    *,
+    noise: float = 0.0,
+    seed: int = 0,
+    optimum: float | None = None,
+) -> Known:
+    """A known problem of any size whose f is linear in every row of h: J is f at the mean of independent decisions.
+
+    noise: standard deviation of what is added to every observed value. UsageError below 0, and from ``expectation``
+    for policies whose decisions depend on each other.
+    """
+    if not noise >= 0:
+        raise UsageError(f"noise should be a standard deviation, at least 0, got {noise}")
+
+    def expectation(policy: Policy) -> Tensor:
+        if not policy.independent:
+            raise UsageError(
+                f"E[f] of {name} is known for independent decisions, but {type(policy).__name__} lets later ones "
+                "depend on earlier ones; use Factorised, or a problem that can be enumerated"
+            )
+        return f(means(policy).unsqueeze(-3)).squeeze(-1)
+
+    return Known(name, space, f if noise == 0 else observed(f, noise, seed), expectation, optimum=optimum)
+
+
+def observed(f: Callable[[Tensor], Tensor], noise: float, seed: int) -> Callable[[Tensor], Tensor]:
+    """f plus fresh Gaussian noise at every call."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def noisy(h: Tensor) -> Tensor:
+        values = f(h)
+        return values + noise * torch.randn(values.shape, generator=generator, dtype=values.dtype)
+
+    return noisy
 
 
 def means(policy: Policy) -> Tensor:

@@ -6,7 +6,6 @@ what the model's error means: docs/benchmarks_made.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -17,12 +16,9 @@ from torch.nn.functional import one_hot
 from archgrad.benchmarks.benchmark import Benchmark, noisy
 from archgrad.benchmarks.convolutional import Family
 from archgrad.benchmarks.descents import descents
-from archgrad.benchmarks.known import Known, means
+from archgrad.benchmarks.known import Known, multilinear
 from archgrad.benchmarks.making import Training
-from archgrad.benchmarks.nk_chain import observed
 from archgrad.benchmarks.table import Table, read_table
-from archgrad.errors import UsageError
-from archgrad.protocols import Policy
 from archgrad.surrogates import Pairwise
 
 DATA = Path(__file__).parent / "data"
@@ -69,20 +65,7 @@ def made_large(*, noise: float = 0.0, seed: int = 0) -> Known:
 
     noise: standard deviation of what is added to every observed value; that of a seed is in docs/benchmarks_made.md.
     """
-    if not noise >= 0:
-        raise UsageError(f"noise should be a standard deviation, at least 0, got {noise}")
-    surrogate: Callable[[Tensor], Tensor] = large_model().mean
-
-    def expectation(policy: Policy) -> Tensor:
-        if not policy.independent:
-            raise UsageError(
-                f"E[f] of made_large is known for independent decisions, but {type(policy).__name__} lets later ones "
-                "depend on earlier ones; use Factorised, or a problem that can be enumerated"
-            )
-        return surrogate(means(policy).unsqueeze(-3)).squeeze(-1)
-
-    f = surrogate if noise == 0 else observed(surrogate, noise, seed)
-    return Known("made_large", LARGE.space, f, expectation)
+    return multilinear("made_large", LARGE.space, large_model().mean, noise=noise, seed=seed)
 
 
 def made_large_benchmark(noise: float = 0.0) -> Benchmark:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from archgrad.benchmarks.known import Known, means
+from archgrad.benchmarks.known import Known, multilinear
 from archgrad.errors import UsageError
-from archgrad.protocols import Policy
 from archgrad.testing import plain_space
 
 SHARES = (0.45, 0.35, 0.20)
@@ -30,8 +27,6 @@ def nk_chain(D: int = 20, K: int = 7, seed: int = 0, *, noise: float = 0.0) -> K
     """
     if D < 3 or not 2 <= K <= 13:
         raise UsageError(f"a chain should have at least 3 decisions of 2 to 13 choices, got D={D} and K={K}")
-    if not noise >= 0:
-        raise UsageError(f"noise should be a standard deviation, at least 0, got {noise}")
     u, w, t = tables(D, K, seed)
 
     def clean(h: Tensor) -> Tensor:
@@ -43,27 +38,7 @@ def nk_chain(D: int = 20, K: int = 7, seed: int = 0, *, noise: float = 0.0) -> K
         triples = (torch.einsum("...iq,iqm->...im", outer, t.to(h).flatten(1, 2)) * third).sum((-2, -1))
         return -(singles + pairs + triples)
 
-    def expectation(policy: Policy) -> Tensor:
-        if not policy.independent:
-            raise UsageError(
-                f"E[f] of nk_chain is known for independent decisions, but {type(policy).__name__} lets later ones "
-                "depend on earlier ones; use Factorised, or a problem that can be enumerated"
-            )
-        return clean(means(policy).unsqueeze(-3)).squeeze(-1)
-
-    f = clean if noise == 0 else observed(clean, noise, seed)
-    return Known("nk_chain", plain_space(*[K] * D), f, expectation, optimum=-best(u, w, t))
-
-
-def observed(f: Callable[[Tensor], Tensor], noise: float, seed: int) -> Callable[[Tensor], Tensor]:
-    """f plus fresh Gaussian noise at every call."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def noisy(h: Tensor) -> Tensor:
-        values = f(h)
-        return values + noise * torch.randn(values.shape, generator=generator, dtype=values.dtype)
-
-    return noisy
+    return multilinear("nk_chain", plain_space(*[K] * D), clean, noise=noise, seed=seed, optimum=-best(u, w, t))
 
 
 def tables(D: int, K: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
