@@ -158,7 +158,7 @@ def frugal(
     *,
     samples: int = 4,
     initial: int | None = None,
-    beta: float = 2.0,
+    beta: float = 3.0,
     neighbours: bool = True,
     near_default: float | None = NEAR,
 ) -> Frugal:

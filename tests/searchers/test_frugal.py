@@ -152,9 +152,9 @@ def test_bounds_are_those_of_the_architectures_they_stand_beside():
     for space in (LARGE, Decisions([Decision("n", names), *nested])):
         searcher = frugal(space)
         search(searcher, lambda h, s=space: (h * torch.linspace(0, 1, s.D * s.K).view(s.D, s.K)).sum((-2, -1)), 40)
-        x, bound = searcher._descended(searcher._model(), stream(0))
+        x, bound = searcher._descended(searcher._model(), 2.0, stream(0))
         assert bool((space.canonical(x) == x).all())
-        again = searcher._bound(searcher.surrogate.against(x))
+        again = searcher._bound(searcher.surrogate.against(x), 2.0)
         assert torch.allclose(bound, again, atol=1e-3 * searcher.surrogate.scale)
 
 
@@ -217,27 +217,49 @@ def test_a_bound_without_deviation_asks_where_the_mean_is_lowest():
         assert int(searcher.propose(stream(0)).h[0, 0].argmax()) == option
 
 
-@pytest.mark.parametrize("assumed", [True, False])
-def test_a_batch_is_chosen_one_by_one_each_counting_for_the_next(assumed):
-    """As one would by hand; and other architectures than the four lowest of one look."""
+@pytest.mark.parametrize(
+    ("noise", "betas", "assumed", "same"),
+    [
+        (1e-3, (3.6, 5.1, 1.5, 2.4), True, True),
+        (1e-3, (3.6, 5.1, 1.5, 2.4), False, False),
+        (1e-3, (3.0, 3.0, 3.0, 3.0), True, False),
+        (0.2, (3.6, 5.1, 3.6, 3.6), True, True),
+        (0.2, (3.6, 5.1, 1.5, 2.4), True, False),
+    ],
+)
+def test_a_batch_is_chosen_one_by_one_each_counting_for_the_next(noise, betas, assumed, same):
+    """As one would by hand, beta taking its shares in turn; low ones, and only new architectures, without noise."""
     space = plain_space(*[3] * 5)
-    searcher = frugal(space)
-    search(searcher, effects(space), 18)
-    twin = frugal(space)
+    searcher, twin = (Frugal(space, Interactions(space, steps=0)) for _ in range(2))
+    for each in (searcher, twin):
+        each.surrogate.weights["noise"] = torch.tensor(noise).double()
+    search(searcher, effects(space), 22)
     twin.load_state_dict(searcher.state_dict())
-    good = twin._model()
-    assert len(good) == 8
+    assert len(twin._model()) == 8
     model, every, by_hand = twin.surrogate, space.enumerate(), []
-    for _ in range(4):
+    for beta in betas:
         mean, deviation = model.posterior(model.against(every))
-        order = (mean - 2 * deviation).argsort().tolist()
-        taken = {*twin.seen, *(space.key(a) for h in by_hand for a in space.decode(h[None]))}
+        order = (mean - beta * deviation).argsort().tolist()
+        taken = {space.key(a) for h in by_hand for a in space.decode(h[None])}
+        if noise < 0.01:
+            taken |= set(twin.seen)
         pick = next(every[i] for i in order if space.key(space.decode(every[i : i + 1])[0]) not in taken)
         by_hand.append(pick)
         if assumed:
             model.assume(pick[None])
-    same = torch.equal(searcher.propose(stream(0)).h, torch.stack(by_hand))
-    assert same is assumed
+    assert torch.equal(searcher.propose(stream(0)).h, torch.stack(by_hand)) is same
+
+
+def test_the_best_are_different_networks():
+    """Where there is noise the best is evaluated often, and would be all that a descent begins at."""
+    space = plain_space(*[3] * 5)
+    searcher = Frugal(space, Interactions(space), top=6)
+    h = space.enumerate()[:12]
+    values = torch.arange(12.0).double()
+    searcher.observe(Batch(torch.cat([h, h[:1], h[:1]])), torch.cat([values, values[:1], values[:1]]))
+    good = searcher._model()
+    assert len(good) == 6
+    assert len({space.key(a) for a in space.decode(good)}) == 6
 
 
 def test_the_latest_are_modelled():

@@ -28,6 +28,10 @@ REPEATS = 0.01
 """Noise, as a share of the values' variance, from which an architecture is worth a second evaluation."""
 LARGEST = 1e30
 """Values that float32 holds, squared deviations aside."""
+SPREAD = (0.5, 0.8, 1.2, 1.7)
+"""Shares of beta, in turn: the low ones take what is known to be good further, the high ones learn where it is not."""
+NOISY = 1.2
+"""Least share of beta where there is noise: a low one evaluates the best so far again and again."""
 FEW = 1e-6
 """Least gain of a descent's step, in standard deviations of f."""
 
@@ -35,11 +39,12 @@ FEW = 1e-6
 class Frugal:
     """Evaluate where mean - beta * deviation of a Gaussian process over all past evaluations is lowest.
 
-    A lower confidence bound (Srinivas et al. 2010): low where the model knows f to be low, or does not know. The first
-    ``initial`` architectures come from p_alpha at its start, ``prior``. Then a batch of ``samples`` is chosen one by
-    one, each counting as evaluated at its mean for those that follow (Desautels et al. 2014). The bound is looked up
-    everywhere where the space is small, and otherwise descended by single changes of a decision from ``starts``
-    architectures, each one of the ``top`` by the model with ``changes`` decisions drawn anew.
+    A lower confidence bound (Srinivas et al. 2010): low where the model knows f to be low, or does not know. beta takes
+    the shares SPREAD in turn, none below NOISY where the model finds noise. The first ``initial`` architectures come
+    from p_alpha at its start, ``prior``. Then a batch of ``samples`` is chosen one by one, each counting as evaluated
+    at its mean for those that follow (Desautels et al. 2014). The bound is looked up everywhere where the space is
+    small, and otherwise descended by single changes of a decision from ``starts`` architectures, each one of the
+    ``top`` by the model with ``changes`` decisions drawn anew.
 
     Values above median + clip (median - lowest) count as that: how bad the bad are need not be modelled, a network that
     does not train would take up all of the variance, and as the search gets better the model is of what is good. An
@@ -61,7 +66,7 @@ class Frugal:
         prior: Tensor | None = None,
         samples: int = 4,
         initial: int | None = None,
-        beta: float = 2.0,
+        beta: float = 3.0,
         starts: int = 4,
         top: int = 8,
         changes: int = 2,
@@ -99,17 +104,20 @@ class Frugal:
             n = min(self.samples, self.initial - len(self.values))
             return Batch(torch.stack([self._fresh(seen, generator) for _ in range(n)]))
         good = self._model()
-        if not self.repeatable and float(self.surrogate.weights["noise"]) > REPEATS:
+        noisy = not self.repeatable and float(self.surrogate.weights["noise"]) > REPEATS
+        if noisy:
             seen = set()
         every = self.every if self.every is not None and len(self.every) * len(self.values) <= MOST else None
         k = torch.zeros(0 if every is None else len(every), 0)
         chosen: list[Tensor] = []
-        for _ in range(self.samples):
+        for i in range(self.samples):
+            share = SPREAD[(len(self.values) + i) % len(SPREAD)]
+            beta = self.beta * (max(share, NOISY) if noisy else share)
             if every is None:
-                x, bound = self._descended(good, generator)
+                x, bound = self._descended(good, beta, generator)
             else:
                 k = torch.cat([k, self.surrogate.against(every, since=k.shape[1])], -1)
-                x, bound = every, self._bound(k)
+                x, bound = every, self._bound(k, beta)
             pick = self._unseen(x, bound, seen, generator)
             chosen.append(pick)
             seen.add(self._key(pick))
@@ -130,16 +138,21 @@ class Frugal:
         return h
 
     def _model(self) -> Tensor:
-        """Fit the surrogate; the ``top`` architectures by its mean ``[top, D, K]``, best first."""
+        """Fit the surrogate; the ``top`` different architectures by its mean ``[top, D, K]``, best first."""
         h, values = self.h[-self.keep :], self.values[-self.keep :]
         middle = self.values.median()
         values = values.clamp(max=float(middle + self.clip * (middle - self.values.min()).clamp(min=1e-12)))
         self.surrogate.fit(h, values)
-        return h[self.surrogate.fitted.argsort()[: self.top]]
+        good: dict[str, Tensor] = {}
+        for i in self.surrogate.fitted.argsort().tolist():
+            good.setdefault(self._key(h[i]), h[i])
+            if len(good) == self.top:
+                break
+        return torch.stack(list(good.values()))
 
-    def _bound(self, k: Tensor) -> Tensor:
+    def _bound(self, k: Tensor, beta: float) -> Tensor:
         mean, deviation = self.surrogate.posterior(k)
-        return mean - self.beta * deviation
+        return mean - beta * deviation
 
     def _unseen(self, h: Tensor, bound: Tensor, seen: set[str], generator: torch.Generator) -> Tensor:
         """The first of ``[m, D, K]`` by its bound whose network is new."""
@@ -148,7 +161,7 @@ class Frugal:
                 return h[i]
         return self._fresh(seen, generator)
 
-    def _descended(self, good: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _descended(self, good: Tensor, beta: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Local minima of the bound ``[starts, D, K]``, then their neighbours, with their bounds."""
         S, D, K = self.starts, self.space.D, self.space.K
         every, eye = torch.arange(S), torch.eye(K)
@@ -164,7 +177,7 @@ class Frugal:
         most = D * K if len(self.values) < FULL else max(32, D * K // 2)
         for _ in range(10 * D):  # a descent of single changes ends far sooner
             at, k = self.surrogate.around(x[going], most)
-            bound = self._bound(k)
+            bound = self._bound(k, beta)
             low, place = bound.min(1)
             better = low < reached[going] - FEW * self.surrogate.scale
             for i in (~better).nonzero().flatten().tolist():
@@ -181,7 +194,7 @@ class Frugal:
         ends = torch.cat([x, *(h for h, _ in near)])
         if self.space.conditional:  # a change may switch decisions off, and then it is another architecture's bound
             ends = self.space.canonical(ends)
-            return ends, self._bound(self.surrogate.against(ends))
+            return ends, self._bound(self.surrogate.against(ends), beta)
         return ends, torch.cat([reached, *(b for _, b in near)])
 
     def observe(self, batch: Batch, values: Tensor, cost: AdditiveCost | None = None) -> Mapping[str, float]:
