@@ -284,6 +284,22 @@ def test_dead_parts_are_dropped_and_the_outputs_stay(times):
         assert sizes["macs"] == parts * 81 * 36 + 6  # 3x3x3x3 a pixel, 6x6 pixels
 
 
+def test_what_is_dead_beside_a_batchnorm_is_dropped_and_its_statistics_stay():
+    class Normalised(Cell):
+        def __init__(self):
+            super().__init__()
+            self.norm = nn.BatchNorm2d(3)
+
+        def forward(self, x):
+            return self.head(self.norm(self.a(x) + self.c(self.before(x).relu())).mean((2, 3)))
+
+    space = space_of(Normalised().double(), example=X[:2])
+    pruned = space.build(("conv", "none"))
+    assert {n.split(".")[0] for n, _ in pruned.named_parameters()} == {"a", "norm", "head"}
+    assert pruned.norm.running_mean.eq(0).all()
+    assert torch.equal(pruned(X), space.build(("conv", "none"), prune=False)(X))
+
+
 def test_a_frozen_parameter_is_not_dead():
     model = Cell().double()
     model.before.requires_grad_(False)

@@ -132,7 +132,7 @@ def _dead_parameters(network: nn.Module, example: Tensor) -> tuple[set[str], set
 
 
 def _without(network: nn.Module, dead: set[str], example: Tensor) -> nn.Module:
-    pruned = copy.deepcopy(network)
+    pruned, probe = copy.deepcopy(network), copy.deepcopy(network)  # running moves a BatchNorm's statistics
     shapes: dict[str, tuple[int, ...] | None] = {}
 
     def record(name: str) -> Any:
@@ -141,11 +141,10 @@ def _without(network: nn.Module, dead: set[str], example: Tensor) -> nn.Module:
 
         return hook
 
-    hooks = [m.register_forward_hook(record(name)) for name, m in pruned.named_modules()]
+    for name, m in probe.named_modules():
+        m.register_forward_hook(record(name))
     for training in (True, False):
-        _run(pruned, example, training)
-    for handle in hooks:
-        handle.remove()
+        _run(probe, example, training)
 
     names = {n for n, _ in pruned.named_parameters()}
 
