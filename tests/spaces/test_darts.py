@@ -208,6 +208,19 @@ def test_a_genotypes_network_is_its_architectures_network(space):
     assert (network.train()(x) - built.train()(x)).abs().max() <= 1e-10
 
 
+def test_stems():
+    """An image of CIFAR keeps its size, one of ImageNet is an eighth; the cell before the first sees a quarter."""
+    cifar, imagenet = cifar_network(DARTS_V2, width=4, cells=3), imagenet_network(DARTS_V2, width=4, cells=3)
+    kinds = lambda module: [type(m).__name__ for m in module]  # noqa: E731
+    assert kinds(cifar.stem) == ["Conv2d", "BatchNorm2d"]
+    assert kinds(imagenet.stem) == ["Conv2d", "BatchNorm2d", "ReLU", "Conv2d", "BatchNorm2d"]
+    assert kinds(imagenet.second) == ["ReLU", "Conv2d", "BatchNorm2d"]
+    x = torch.rand(2, 3, 64, 64)
+    assert cifar.second(cifar.stem(x)).shape == (2, 12, 64, 64)
+    assert imagenet.stem(x).shape == (2, 4, 16, 16)
+    assert imagenet.second(imagenet.stem(x)).shape == (2, 4, 8, 8)
+
+
 def test_only_paths_that_are_no_identity_are_dropped():
     network = cifar_network(DARTS_V2, width=2, cells=4, drop_path=0.3)
     paths = [m for m in network.modules() if isinstance(m, DropPath)]
@@ -263,6 +276,10 @@ def test_other_cells_than_those_of_the_space_have_networks_too():
     network = cifar_network(genotype, width=4, cells=4, in_channels=1)
     assert [c.channels for c in network.cells] == [8, 24, 48, 32]
     assert network(torch.rand(2, 1, 8, 8)).shape == (2, 10)
+    cell, states = network.cells[0].eval(), (torch.rand(2, 12, 8, 8), torch.rand(2, 12, 8, 8))
+    one, other = cell(*states).split(4, 1)
+    cell.output = (4, 3)
+    assert torch.equal(cell(*states), torch.cat([other, one], 1))  # in the order given
 
 
 def test_networks_can_be_exported_for_any_batch(space):

@@ -7,7 +7,7 @@ from torch import nn
 from archgrad import UsageError
 from archgrad.spaces.darts_cells import operation
 from archgrad.spaces.genotype import OPERATIONS
-from archgrad.spaces.operations import DropPath, FactorizedReduce, Zero, relu_conv_norm, summed
+from archgrad.spaces.operations import DropPath, Edge, FactorizedReduce, Zero, nothing, relu_conv_norm, summed
 
 
 def reach(module, size=15):
@@ -79,6 +79,34 @@ def test_nothing_is_a_zero_of_one_number_and_is_not_added():
     assert summed([nn.Identity(), Zero(), nn.Tanh()], [x, x, x]).equal(x + x.tanh())
     assert summed([Zero(), nn.Identity()], [x, x]) is x
     assert summed([Zero(2), Zero(2)], [x, x]).equal(torch.zeros(3, 2, 3, 2))
+
+
+def test_a_choice_does_not_compute_nothing_beside_others():
+    """And what is added keeps its layout in memory; alone it is a zero, with a derivative if h asks for one."""
+    edge = Edge("e", {"none": Zero(2), "pool": nn.AvgPool2d(2, 2), "other": nn.MaxPool2d(2, 2)})
+    ran = []
+    edge.options[0].register_forward_hook(lambda *_: ran.append("none"))
+    x = torch.rand(2, 3, 4, 4).to(memory_format=torch.channels_last)
+    edge.weights, edge.run = torch.tensor([0.5, 0.2, 0.3], requires_grad=True), (0, 1, 2)
+    y = edge(x)
+    assert torch.allclose(y, 0.2 * edge.options[1](x) + 0.3 * edge.options[2](x))
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    (grad,) = torch.autograd.grad(y.sum(), edge.weights)
+    assert grad[0] == 0
+    assert grad[1:].ne(0).all()
+    assert not nothing(edge)
+    edge.run = (0,)
+    (grad,) = torch.autograd.grad(edge(x).sum(), edge.weights)
+    assert grad.eq(0).all()
+    assert ran == ["none"]
+    edge.weights = None
+    assert nothing(edge)
+    assert edge(x).equal(torch.zeros(2, 3, 2, 2))
+    assert summed([edge, nn.MaxPool2d(2, 2)], [x, x]).equal(edge.options[2](x))
+    assert ran == ["none"] * 2
+    edge.run = (1,)
+    assert not nothing(edge)
+    assert edge(x).equal(edge.options[1](x))
 
 
 @pytest.mark.parametrize("size", [6, 7])

@@ -8,19 +8,19 @@ import torch
 from torch import nn
 
 from archgrad.errors import UsageError
-from archgrad.spaces.choice import Choice
 from archgrad.spaces.darts_cells import Cells, Node, convolutions, operation, stack
 from archgrad.spaces.genotype import EDGES, NODES, OPERATIONS
 from archgrad.spaces.model import ModelSpace, space_of
+from archgrad.spaces.operations import Edge
 
 
-def edge(name: str, channels: int, stride: int) -> Choice:
+def edge(name: str, channels: int, stride: int) -> Edge:
     """All eight; here a BatchNorm follows a pooling, so that no operation is louder than the others."""
     options = {}
     for o in OPERATIONS:
         made = operation(o, channels, stride, affine=False)
         options[o] = nn.Sequential(made, nn.BatchNorm2d(channels, affine=False)) if "pool" in o else made
-    return Choice(name, options, shared=True)
+    return Edge(name, options, shared=True)
 
 
 def nodes(reduces: bool, channels: int) -> tuple[list[Node], range]:

@@ -9,13 +9,12 @@ from torch import Tensor, nn
 
 from archgrad.errors import UsageError
 from archgrad.records import Architecture
-from archgrad.spaces.choice import Choice
 from archgrad.spaces.model import ModelSpace
 from archgrad.spaces.nasbench201 import EDGES, OPERATIONS, NasBench201
-from archgrad.spaces.operations import Zero, relu_conv_norm, summed
+from archgrad.spaces.operations import Edge, Zero, relu_conv_norm, summed
 
 
-def edge(name: str, channels: int, *, affine: bool) -> Choice:
+def edge(name: str, channels: int, *, affine: bool) -> Edge:
     """One edge of the cell, by its name in EDGES."""
     made: dict[str, nn.Module] = {
         "none": Zero(),
@@ -24,7 +23,7 @@ def edge(name: str, channels: int, *, affine: bool) -> Choice:
         "nor_conv_3x3": relu_conv_norm(channels, channels, 3, affine=affine),
         "avg_pool_3x3": nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False),
     }
-    return Choice(name, {o: made[o] for o in OPERATIONS}, shared=True)
+    return Edge(name, {o: made[o] for o in OPERATIONS}, shared=True)
 
 
 class Cell(nn.Module):

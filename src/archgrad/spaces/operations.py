@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from archgrad.spaces.choice import add
+from archgrad.spaces.choice import Choice, add
 
 
 class Zero(nn.Module):
@@ -25,9 +26,29 @@ class Zero(nn.Module):
         return f"stride={self.stride}"
 
 
+class Edge(Choice):
+    """A Choice of one input that does not compute its Zero beside other options: d/dh of it is zero without."""
+
+    def forward(self, x: Tensor) -> Any:
+        # Added like the others it would cost as much as a pooling, and lay out in memory what is added to it.
+        live = [k for k in self.decided() if not isinstance(self.options[k], Zero)]
+        if self.weights is None or not live:
+            return super().forward(x)
+        return add([self.weights[k] * self.options[k](x) for k in live])
+
+    def nothing(self) -> bool:
+        """Whether Zero alone is chosen, and h asks for no derivative."""
+        return self.weights is None and isinstance(self.options[self.decided()[0]], Zero)
+
+
+def nothing(edge: nn.Module) -> bool:
+    """Whether an edge gives zero, so that it need not be run."""
+    return edge.nothing() if isinstance(edge, Edge) else isinstance(edge, Zero)
+
+
 def summed(edges: Sequence[nn.Module], inputs: Sequence[Tensor]) -> Tensor:
-    """A node: the sum of its edges, each applied to its input. Edges that are Zero are not added."""
-    terms = [edge(x) for edge, x in zip(edges, inputs, strict=True) if not isinstance(edge, Zero)]
+    """A node: the sum of its edges, each applied to its input, without those that give zero."""
+    terms = [edge(x) for edge, x in zip(edges, inputs, strict=True) if not nothing(edge)]
     return add(terms) if terms else edges[0](inputs[0])
 
 
@@ -55,8 +76,8 @@ class FactorizedReduce(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(x)
         height, width = x.shape[2:]
-        further = nn.functional.pad(x, (0, width % 2, 0, height % 2))[..., 1:, 1:]
-        return self.norm(torch.cat([self.even(x), self.odd(further)], 1))  # type: ignore[no-any-return]
+        further = nn.functional.pad(x, (0, width % 2, 0, height % 2)) if height % 2 or width % 2 else x
+        return self.norm(torch.cat([self.even(x), self.odd(further[..., 1:, 1:])], 1))  # type: ignore[no-any-return]
 
 
 def depthwise(c: int, kernel: int, *, stride: int = 1, dilation: int = 1, affine: bool = True) -> list[nn.Module]:
