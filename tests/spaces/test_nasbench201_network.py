@@ -158,6 +158,14 @@ def test_nodes_sum_what_the_edges_say(space):
     assert torch.allclose(nodes[3], output, atol=1e-12)
 
 
+def test_pooling_does_not_count_the_border_and_skipping_is_the_identity(space):
+    inside = next(m for m in space.model.modules() if type(m).__name__ == "Cell")
+    options = dict(zip(OPERATIONS, inside.edges[0].options, strict=True))
+    ones = torch.ones(2, 4, 5, 5)
+    assert torch.allclose(options["avg_pool_3x3"](ones), ones)
+    assert options["skip_connect"](ones) is ones
+
+
 def test_the_image_is_halved_twice_and_channels_are_doubled(space):
     shapes = []
     network = nasbench201_network((1, 9, 10), 3, width=2, cells=2).build(cell("333333"), prune=False)
