@@ -3,7 +3,7 @@
     python bench/hypergradient.py [--repeats 30] [--json]
 
 A network 64-128-10 (9,610 weights) on scikit-learn's digits, batches of 128, float32; h is an L2 coefficient a weight
-(9,610). Costs are in *inner gradients*, one of g in z: CPU time, one thread, all cases in turn within this process, each
+(9,610). Costs are in *inner gradients*, one of g in z: CPU time, one thread, all cases in turn in this process, each
 right after an inner gradient and a gradient of f; medians over repeats. *Whole* is z', f at it and the derivative in h;
 *beyond f* is that less the gradient of f in z, which is needed with any of them.
 
@@ -28,7 +28,6 @@ from torch.nn import functional as F
 from archgrad.hypergradients import (
     ConjugateGradient,
     FiniteDifference,
-    FirstOrder,
     Implicit,
     Neumann,
     Nystrom,
@@ -126,7 +125,6 @@ def main() -> None:
     double.train()
     single = double.to(torch.float32)
     methods: dict[str, Hypergradient] = {
-        "first order": FirstOrder(),
         **{f"unrolled {steps}": Unrolled(steps) for steps in (1, 5, 20)},
         **{f"finite difference {e:g}": FiniteDifference(e) for e in (1.0, 0.01)},
         "finite difference 0.01, forward": FiniteDifference(0.01, central=False),
@@ -162,6 +160,7 @@ def main() -> None:
             "error_step_float64": off(method, double, step) if of_a_step(name) else None,
             "error_step_float32": off(method, single, step) if of_a_step(name) else None,
             "error_minimum": off(method, double, implicit),
+            "products": method.report.products if isinstance(method, Implicit) and method.report else None,
         }
         for name, method in methods.items()
     ]

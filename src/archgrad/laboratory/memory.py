@@ -18,15 +18,16 @@ def peak_bytes(run: Callable[[], Any]) -> int:
     Of every operation's results, forward and backward, each storage once; not what an operation needs inside itself,
     and not what was there before.
     """
-    with _Peak() as seen:
+    seen = _Peak()
+    with seen:
         run()
     return seen.peak
 
 
-class _Peak(TorchDispatchMode):
+class _Peak(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
-        super().__init__()
-        self.now = self.peak = 0
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now, self.peak = 0, 0
         self.alive: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -31,7 +31,7 @@ def render_hypergradients(study: HypergradientStudy) -> RenderableType:
     first = Table(
         *COLUMNS,
         box=box.SIMPLE,
-        title=f"At a minimum of g ({study.activation}, {study.weights:,} weights, float64), against its exact derivative",
+        title=f"A minimum of g ({study.activation}, {study.weights:,} weights, float64) against its exact derivative",
         title_justify="left",
     )
     for row in study.rows:
