@@ -33,6 +33,23 @@ def test_damping_is_added_to_the_curvature(solver):
         torch.testing.assert_close(found, toy.implicit(damping), rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("rank", [1, 3, 5])
+def test_nystrom_is_the_papers_formula(rank):
+    """x = b / d - C (W + C'C / d)^-1 C'b / d^2, by Woodbury's identity; C some columns of H, W their rows of them."""
+    toy, d = Quadratic(), 0.3
+    b, asked = toy.c, []
+
+    def product(x):
+        asked.append(x)
+        return toy.A @ x
+
+    found = Nystrom(rank, d, seed=2)(product, b).x
+    places = torch.stack(asked[:rank]).argmax(-1)
+    C = toy.A[:, places]
+    inside = torch.linalg.solve(C[places] + C.T @ C / d, C.T @ b)
+    torch.testing.assert_close(found, b / d - C @ inside / d**2, rtol=0, atol=1e-11)
+
+
 def test_part_of_the_columns_is_an_approximation():
     toy = Quadratic()
     toy.z = toy.minimum()
