@@ -9,7 +9,7 @@ from archgrad import SQLite, ValidLoss
 from archgrad.executors import Inline
 from archgrad.loop import Failing, Replicates, loop, mixed, stream, training_seed
 from archgrad.problem import Measure, Problem
-from archgrad.recipes import RECIPES, ppo, reinforce
+from archgrad.recipes import RECIPES, frugal, ppo, reinforce
 from archgrad.records import Job, Trial
 from archgrad.testing import Separable, conditional_space, plain_space
 
@@ -136,6 +136,27 @@ def test_a_failed_trial_counts_as_the_worst_and_is_learned_to_be_avoided(tmp_pat
     errors = {e for _, _, e in trials}
     assert errors == {None, "ArithmeticError: a is bad"}
     assert recipe.policy.marginals()[0, 0] < 0.02
+
+
+def test_a_first_batch_of_failures_is_not_learned_from(tmp_path):
+    """There is no worst value yet, and any number put in its place might be the best that a searcher ever sees."""
+
+    class First(Separable):
+        n = 0
+
+        def measure(self, architecture, seed, fidelity, save=None):
+            First.n += 1
+            if First.n <= 4:
+                raise ArithmeticError("not yet")
+            return super().measure(architecture, seed, fidelity, save)
+
+    recipe = frugal(SPACE, 0)
+    trials, steps = run(tmp_path / "run.sqlite", recipe, 38, task=Problem(SPACE, First(SPACE, TABLE), ValidLoss()))
+    fine = [m["valid_loss"] for _, m, e in trials if e is None]
+    assert len(fine) == 34
+    assert torch.allclose(recipe.values, torch.tensor(fine).double())
+    assert "value" not in steps[1].diagnostics
+    assert "value" in steps[2].diagnostics
 
 
 def test_values_of_failed_trials():

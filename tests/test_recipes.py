@@ -80,8 +80,11 @@ def test_a_small_budget_gets_small_batches(trials, samples):
 
 def test_a_small_budget_leaves_alone_what_has_no_batches():
     assert recipe("random_search", SPACE, 0, trials=5).samples == 2
-    assert recipe("local_search", SPACE, 0, trials=5).starts == 10
-    assert recipe("regularised_evolution", SPACE, 0, trials=5).size == 50
+    assert recipe("local_search", SPACE, 0, trials=6).starts == 2
+    assert recipe("local_search", SPACE, 0, trials=100).starts == 10
+    small, usual = (recipe("regularised_evolution", SPACE, 0, trials=n) for n in (30, 150))
+    assert (small.size, small.tournament) == (10, 5)
+    assert (usual.size, usual.tournament) == (50, 25)
 
 
 @pytest.mark.parametrize(("trials", "initial"), [(None, 20), (100, 20), (30, 10), (9, 3), (2, 2)])

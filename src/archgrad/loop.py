@@ -103,13 +103,13 @@ def loop(
         if len(jobs) < len(batch):
             return  # the budget cuts the last batch short: its trials count as candidates, alpha stays
         values = problem.values(finished, worst, sampled=exact is not None)
+        t += 1
         if torch.isfinite(values).all():
             worst = max(worst, float(values.max()))
-        else:  # nothing has ever worked, so there is no worst value to give, and no direction to go
-            values = torch.zeros_like(values)
-        learned = recipe.observe(batch, values, exact)
-        t += 1
-        checkpoint({"value": float(values.mean()), **learned})
+            learned = recipe.observe(batch, values, exact)
+            checkpoint({"value": float(values.mean()), **learned})
+        else:  # nothing has ever worked, so there is no worst value to give, and nothing to learn
+            checkpoint({})
 
 
 def evaluate(

@@ -219,7 +219,7 @@ RECIPES: Mapping[str, Callable[..., Searcher]] = {
 
 
 def recipe(name: str, space: Decisions, seed: int = 0, *, trials: int | None = None) -> Searcher:
-    """A recipe by name; with few ``trials`` to spend its batches are cut so that it learns twice at least.
+    """A recipe by name; few ``trials`` cut its batches to half of them, and a random beginning to a third.
 
     UsageError for an unknown name, with the nearest one.
     """
@@ -232,4 +232,9 @@ def recipe(name: str, space: Decisions, seed: int = 0, *, trials: int | None = N
         settings["samples"] = min(parameters["samples"].default, max(2, trials // 2))
     if trials is not None and "initial" in parameters:
         settings["initial"] = min(max(10, space.D), max(2, trials // 3))
+    if trials is not None and "starts" in parameters:
+        settings["starts"] = min(parameters["starts"].default, max(1, trials // 3))
+    if trials is not None and "population" in parameters:
+        settings["population"] = min(parameters["population"].default, max(2, trials // 3))
+        settings["tournament"] = (settings["population"] + 1) // 2
     return make(space, seed, **settings)

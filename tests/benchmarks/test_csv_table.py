@@ -101,6 +101,12 @@ def test_a_number_that_is_an_options_name_is_no_place(read):
         read("kernel,score\n0,1\n", kernels)
 
 
+@pytest.mark.parametrize("options", [("1.0", "0.0"), ("0.5", "1"), ("-1", "0")])
+def test_of_options_that_are_numbers_of_any_kind_no_place_is_taken(read, options):
+    with pytest.raises(UsageError, match="line 2: 'width' has the options"):
+        read(f"width,score\n{'1' if '1' not in options else '2'},1\n", Decisions([Decision("width", options)]))
+
+
 def test_the_published_form_of_nasbench201(read):
     space = NasBench201()
     architectures = space.decode(space.enumerate())

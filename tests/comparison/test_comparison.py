@@ -1,5 +1,6 @@
 """Comparisons: what is measured, summed up and said, by hand and by brute force."""
 
+import dataclasses
 import json
 import math
 
@@ -20,6 +21,7 @@ from archgrad.recipes import RECIPES
 from archgrad.records import Batch
 from archgrad.searchers.each import Each
 from archgrad.searchers.recipe import Recipe
+from archgrad.spaces.decisions import Decision, Decisions
 from archgrad.testing import plain_space
 
 INF = math.inf
@@ -77,7 +79,6 @@ def test_first_hits_by_hand():
     values = torch.tensor([[3.0, 2, 1, 2], [5, 5, 5, 5], [0, 9, 9, 9]])
     assert first_hit(values, torch.tensor([2.0])).tolist() == [2, INF, 1]
     assert first_hit(values, torch.tensor([1.0, 5.0, -1.0])).tolist() == [3, 1, INF]
-    assert first_hit(torch.tensor([[1 + 1e-12]]).double() + 1e-10, torch.tensor([1.0]).double()).tolist() == [1]
 
 
 def test_the_incumbent_is_the_first_of_the_lowest_observed():
@@ -215,6 +216,7 @@ def test_wrong_text_is_refused_in_one_line_before_anything_runs(text, message):
     [
         ({"runs": 0}, "runs should be at least 1"),
         ({"budget": 0}, "budget should be at least 1"),
+        ({"levels": [0.9, 0.5, 0.9]}, "levels should differ, got 0.9 twice"),
         ({"levels": [0.5, 1.5]}, "levels should be above 0 and at most 1 .* got 1.5"),
         ({"recipes": []}, "a recipe to compare"),
         ({"recipes": ["ppo", "random_search", "ppo"]}, "recipes should differ, got ppo twice"),
@@ -237,6 +239,32 @@ def test_values_that_do_not_vary_are_refused():
     flat = Table("flat", SPACE, (Column(name="valid", split="cost", values=torch.ones(12).double()),))
     with pytest.raises(UsageError, match="values of flat should vary, but all are the same; search on another column"):
         compare(from_table(flat, "valid", [], 0.0), ["ppo"], runs=2, budget=10)
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(1e-12, 0.0), (1.0, 0.0), (1.0, 1e9), (1e-3, -1e8)])
+def test_hits_do_not_depend_on_units(scale, shift):
+    """Nor on a level: the optimum counts in any, and what is short of it in none."""
+    values = scale * torch.rand(12, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + shift
+    made = from_table(Table("made", SPACE, (Column(name="valid", split="cost", values=values),)), "valid")
+    order = values.argsort(descending=True).tolist()
+    row = row_of("scripted", made, measure(made, Scripted([order], 4), 1, 12, 0), [1.0])
+    assert row.samples_to == {1.0: (12, 12, 12)}
+
+
+def test_decisions_of_many_options_are_judged_by_what_was_evaluated():
+    space = Decisions([Decision("a", tuple(f"o{i}" for i in range(300))), Decision("b", ("x", "y"))])
+    columns = (Column(name="valid", split="cost", values=torch.arange(600).double()),)
+    made = from_table(Table("wide", space, columns), "valid", ["valid"])
+    course = measure(made, side_by_side([named("random_search")(space, 0)]), 1, 100, 0)
+    assert torch.equal(course.observed, course.values)
+    assert float(course.values.max()) > 2 * 256
+    assert row_of("random_search", made, course, [1.0]).reported["valid"][100][0] == float(course.values.min())
+
+
+def test_values_that_are_no_numbers_are_refused():
+    made = dataclasses.replace(table(), observe=lambda h, generator: torch.full(h.shape[:2], math.nan).double())
+    with pytest.raises(UsageError, match="values of made should be finite, got nan"):
+        compare(made, ["random_search"], runs=2, budget=10)
 
 
 def test_levels_that_print_alike_stay_two():

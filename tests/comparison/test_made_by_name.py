@@ -79,6 +79,16 @@ def test_both_run_from_python():
         ("made_large", {"search": "valid_accuracy"}, "made_large has none"),
         ("made_large", {"report": ["valid_loss"]}, "made_large has none"),
         ("made_large", {"noise": -1.0}, "noise should be a standard deviation"),
+        (
+            "nasbench201",
+            {"table": "t.csv", "search": "latency"},
+            "taken for accuracies in %, .* got latency; make a table",
+        ),
+        (
+            "nasbench201",
+            {"table": "t.csv", "report": ["flops"]},
+            "got flops; make a table with archgrad benchmark import",
+        ),
         ("made_lrage", {}, "did you mean 'made_large'"),
     ],
 )

@@ -226,6 +226,18 @@ def test_restored_it_says_the_same_and_goes_on(known):
     assert torch.equal(model.mean(h), other.mean(h))
 
 
+def test_the_state_of_a_model_without_values_forgets_them():
+    space = plain_space(3, 3)
+    h = space.enumerate()
+    model = Interactions(space)
+    empty = Interactions(space).state_dict()
+    model.fit(h, torch.arange(9.0))
+    model.load_state_dict(empty)
+    assert model.h is None
+    assert torch.equal(model.mean(h), Interactions(space).mean(h))
+    assert torch.equal(model.against(h), torch.zeros(9, 0))
+
+
 def test_a_state_of_another_model_is_refused():
     model = Interactions(SPACE)
     for other in (

@@ -205,7 +205,7 @@ def by_decision(at: Sequence[int], space: Decisions) -> Callable[[Row], int]:
     known = []
     for d in space.decisions:
         options = {option: k for k, option in enumerate(d.options)}
-        if not any(option.isdigit() for option in d.options):
+        if not any(number(option) is not None for option in d.options):
             options |= {str(k): k for k in range(len(d.options))}
         known.append(options)
 

@@ -57,6 +57,9 @@ def compare(
     twice = next((r for i, r in enumerate(recipes) if r in recipes[:i]), None)
     if twice is not None:
         raise UsageError(f"recipes should differ, got {twice} twice; leave one out, or give it other settings")
+    twice_level = next((x for i, x in enumerate(levels) if x in levels[:i]), None)
+    if twice_level is not None:
+        raise UsageError(f"levels should differ, got {twice_level:g} twice; leave one out")
     if not bool((benchmark.mean > benchmark.optimum).all()):
         raise UsageError(f"values of {benchmark.name} should vary, but all are the same; search on another column")
     bad = [level for level in levels if not 0 < level <= 1]

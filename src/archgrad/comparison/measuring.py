@@ -21,7 +21,7 @@ JUDGED = 2**15
 class Course:
     """R runs of N evaluations.
 
-    choices: what was evaluated, ``[R, N, D]`` uint8. observed: what the search saw, ``[R, N]``. values: the same
+    choices: what was evaluated, ``[R, N, D]`` int32. observed: what the search saw, ``[R, N]``. values: the same
     without noise. seconds: CPU time of the searcher alone, all runs together.
     """
 
@@ -40,7 +40,7 @@ def measure(benchmark: Benchmark, searcher: Searcher, runs: int, budget: int, se
     draws, noise = (torch.Generator().manual_seed(seed + i) for i in (0, 10**6))
     space = benchmark.space
     numbers = torch.arange(space.K, dtype=torch.float32)
-    choices = torch.zeros(runs, budget, space.D, dtype=torch.uint8)
+    choices = torch.zeros(runs, budget, space.D, dtype=torch.int32)
     observed = torch.zeros(runs, budget, dtype=torch.float64)
     spent, seconds = 0, 0.0
     while spent < budget:
@@ -52,7 +52,9 @@ def measure(benchmark: Benchmark, searcher: Searcher, runs: int, budget: int, se
             raise UsageError(f"{searcher.name} should propose architectures for {runs} runs, got {list(batch.h.shape)}")
         h = batch.h[:, :n]
         seen = benchmark.observe(h, noise)
-        choices[:, spent : spent + n] = (h.float() @ numbers).to(torch.uint8)
+        if not bool(torch.isfinite(seen).all()):
+            raise UsageError(f"values of {benchmark.name} should be finite, got {seen[~torch.isfinite(seen)][0]:g}")
+        choices[:, spent : spent + n] = (h.float() @ numbers).to(torch.int32)
         observed[:, spent : spent + n] = seen
         spent += n
         if n == len(batch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -76,6 +77,12 @@ def benchmark_named(
 
 
 def from_csv(path: str | Path, name: str, columns: Sequence[str]) -> Table:
-    """These columns of a CSV file, as accuracies in percent."""
+    """These columns of a CSV file, as accuracies in percent. UsageError for those that are not called like one."""
+    other = next((c for c in columns if not re.search("val|test|acc", c)), None)
+    if other is not None:
+        raise UsageError(
+            f"columns of a CSV file are taken for accuracies in %, so should have val, test or acc in their name, got "
+            f"{other}; make a table with archgrad benchmark import, and give that"
+        )
     meanings = [Meaning(name=c, split="test", unit="%", better="higher") for c in dict.fromkeys(columns)]
     return read_csv(path, name, SPACES[name](), meanings, architecture="ops")

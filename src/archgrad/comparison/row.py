@@ -54,9 +54,10 @@ def row_of(name: str, benchmark: Benchmark, course: Course, levels: Sequence[flo
     at = incumbents(course.observed)
     regret = course.values.gather(-1, at) - benchmark.optimum.unsqueeze(-1)
     reach = benchmark.mean - benchmark.optimum
+    rounding = 1e-9 * reach + 1e-14 * benchmark.mean.abs()  # or the optimum itself might not count as found
     samples_to: dict[float, Quartiles] = {}
     for level in levels:
-        hits = first_hit(course.values, benchmark.mean - level * reach)
+        hits = first_hit(course.values, benchmark.mean - level * reach + rounding)
         samples_to[level] = tuple(None if q is None else int(q) for q in quartiles(hits))  # type: ignore[assignment]
     reported: dict[str, dict[int, tuple[float, float | None]]] = {}
     places = looks(budget)

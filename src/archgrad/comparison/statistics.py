@@ -22,11 +22,8 @@ def quartiles(values: Tensor) -> Quartiles:
 
 
 def first_hit(values: Tensor, threshold: Tensor) -> Tensor:
-    """Evaluations until the first at or below the threshold, ``[R, N]`` and ``[R]`` or ``[1]`` to ``[R]``; inf: never.
-
-    Rounding of 1e-9 is forgiven, so that the optimum itself counts as found.
-    """
-    hit = values <= threshold.unsqueeze(-1) + 1e-9
+    """Evaluations until one at or below the threshold, ``[R, N]`` and ``[R]`` or ``[1]`` to ``[R]``; inf: never."""
+    hit = values <= threshold.unsqueeze(-1)
     first = hit.to(torch.uint8).argmax(-1).double() + 1
     return first.masked_fill(~hit.any(-1), math.inf)
 

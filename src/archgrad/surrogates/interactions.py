@@ -35,9 +35,10 @@ class Interactions:
     belong together. kernels: what else is known of the space, each scaled to k_c(h, h) near 1 (see ``Kernel``).
 
     All weights and the noise climb the marginal likelihood of the standardised values by minorise-maximise steps for
-    variance components (Zhou et al. 2019), s <- s sqrt((s y'C^-1 P C^-1 y + p) / (s tr C^-1 P + p)): monotone for
-    p = 0, no step size; p (``prior``) pseudo-observations hold a weight that little speaks for or against where it is.
-    ``steps`` of them whenever the values grew by the factor ``grow``; (values)^2 D^2 each.
+    variance components (Zhou et al. 2019), s <- s sqrt((s y'C^-1 P C^-1 y + p) / (s tr C^-1 P + p)): no step size, and
+    monotone for p = 0 with ``neighbours`` (without, V is also in triples, which its step leaves out); p (``prior``)
+    pseudo-observations hold a weight that little speaks for or against where it is. ``steps`` of them whenever the
+    values grew by the factor ``grow``; (values)^2 D^2 each.
 
     Without ``kernels`` the mean is linear in every row of h. A value seen twice counts twice.
     """
@@ -295,6 +296,8 @@ class Interactions:
             raise ValueError("the state should be of a model with the same decisions, neighbours and kernels")
         self.weights, self.learned = dict(state["weights"]), int(state["learned"])
         if state["choices"] is None:
+            self.h, self.solved, self.inverse = None, torch.zeros(0, dtype=torch.float64), torch.zeros(0, 0)
+            self.assumed, self.centre, self.scale = self.assumed[:0], 0.0, 1.0
             return
         self.h = torch.nn.functional.one_hot(state["choices"].long(), int(self.counts.max())).float()
         self.solved, self.centre, self.scale = state["solved"], float(state["centre"]), float(state["scale"])
