@@ -27,10 +27,10 @@ def test_the_exact_implicit_derivative_is_that_of_retrained_minima():
     start, h = problem.z, problem.h
     for e in (1e-3, -1e-3):
         problem.z, problem.h = start, h + e * direction
-        problem.train(150)
+        problem.train(200)
         values.append(float(problem.f(problem.z, problem.h)))
     along = float((exact * direction).sum())
-    assert (values[0] - values[1]) / 2e-3 == pytest.approx(along, rel=1e-3)
+    assert (values[0] - values[1]) / 2e-3 == pytest.approx(along, rel=1e-2)
     problem.z, problem.h = start, h
     first = float((laboratory.derivative(problem, FirstOrder(), laboratory.nothing) * direction).sum())
     assert abs(first - along) > 0.05 * abs(along)
