@@ -90,6 +90,7 @@ def command(arguments: list[str]) -> int:
         "spaces": _spaces,
         "recipes": _recipes,
         "gradients": _gradients,
+        "hypergradients": _hypergradients,
         "compare": _compare,
         "benchmark": _benchmark,
     }
@@ -118,7 +119,7 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
     # print_config=None: the option of that name is ours, jsonargparse would take it for its own
     commands = {name: Parser(description=text, print_config=None) for name, text in COMMANDS.items()}
     for name, p in commands.items():
-        value = "a JSON list" if name in ("gradients", "compare") else "one JSON object"
+        value = "a JSON list" if name in ("gradients", "hypergradients", "compare") else "one JSON object"
         p.add_argument("--json", action="store_true", help=f"print {value} on standard output and nothing else")
         if name in ("resume", "report", "export", "predict"):
             p.add_argument("run", type=str, help="the folder of a run")
@@ -140,6 +141,8 @@ def parsers() -> tuple[Parser, dict[str, Parser]]:
         commands["gradients"].add_argument(f"--{name}", type=kind, help=text)
     commands["gradients"].add_argument("--estimators", type=str, nargs="+", help="names, whole or up to a dash (all)")
     commands["gradients"].add_argument("--sweep", action="store_true", help="temperatures as well, .05 to 2")
+    for name, kind, text in HYPERGRADIENTS:
+        commands["hypergradients"].add_argument(f"--{name}", type=kind, help=text)
     for name, kind, text in COMPARE:
         commands["compare"].add_argument(f"--{name}", type=kind, help=text)
     for name, kind, text in COMPARE_LISTS:
@@ -165,6 +168,7 @@ COMMANDS = {
     "spaces": "list the spaces that can be searched",
     "recipes": "list the methods that search",
     "gradients": "measure bias and variance of the gradient estimators where the exact gradient is known",
+    "hypergradients": "measure derivatives of trained weights against the exact one on a small network",
     "compare": "run methods many times over where every architecture's value is known",
     "benchmark": "import a complete table of a benchmark, or show what is in one",
 }
@@ -196,6 +200,12 @@ GRADIENTS: tuple[tuple[str, Any, str], ...] = (
     ("policy", str, "factorised or autoregressive (factorised)"),
     ("seed", int, "of the draws (0)"),
     ("out", str, "a folder for gradients.html, the pictures (none)"),
+)
+
+HYPERGRADIENTS: tuple[tuple[str, Any, str], ...] = (
+    ("activation", str, "of the network: tanh, gelu or relu (tanh)"),
+    ("repeats", int, "of each timing (7)"),
+    ("seed", int, "of splits and weights (0)"),
 )
 
 COMPARE: tuple[tuple[str, Any, str], ...] = (
@@ -375,6 +385,24 @@ def _gradients(options: Namespace) -> int:
     _shown(render_study(study))
     if options.out is not None:
         print(f"Pictures: {Path(options.out) / 'gradients.html'}")
+    return 0
+
+
+def _hypergradients(options: Namespace) -> int:
+    import torch
+
+    from archgrad.laboratory.hypergradients import hypergradient_study
+
+    torch.set_num_threads(1)  # CPU time is measured
+    given = {n: v for n, v in vars(options).items() if v is not None and n not in ("config", "json")}
+    study = hypergradient_study(**given, progress=_told)
+    _told_all()
+    if options.json:
+        print(json.dumps(study.json(), allow_nan=False))
+        return 0
+    from archgrad.reports.hypergradients import render_hypergradients
+
+    _shown(render_hypergradients(study))
     return 0
 
 

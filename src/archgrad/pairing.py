@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from archgrad.errors import UsageError
-from archgrad.protocols import Estimator, Policy
+from archgrad.protocols import Estimator, Hypergradient, Objective, Policy
 from archgrad.records import Batch
 
 VALUES_ONLY = "ScoreFunction, PPO, Unordered, LocalExpectation, Relax or DoublyRobust"
@@ -32,6 +32,28 @@ def check_pairing(policy: Policy, estimator: Estimator, differentiable: int, sou
         raise UsageError(
             f"{name} asks for independent decisions, but {type(policy).__name__} lets later ones depend on earlier "
             f"ones; use Factorised, or an estimator that takes any policy, as ScoreFunction, Relax or Unordered"
+        )
+
+
+def check_hypergradient(estimator: Estimator, hypergradient: Hypergradient, objective: Objective | None = None) -> None:
+    """UsageError where the estimator differentiates f more often than z*(h) or the objective can be, naming what can.
+
+    An objective that says 0 may hold a cost that is not a function of h, as a table of latencies. Its derivative would
+    read zero, and the relaxation would leave it out in silence.
+    """
+    name, through = type(estimator).__name__, type(hypergradient).__name__
+    twice = estimator.differentiates > 1
+    if estimator.differentiates > hypergradient.differentiable:
+        raise UsageError(
+            f"{name} differentiates f twice with respect to h, but {through} can be differentiated once; use Unrolled, "
+            "or an estimator that asks for less, as Relax"
+        )
+    if objective is not None and estimator.differentiates > objective.differentiable:
+        wanted = "twice " if twice else ""
+        gives = "can be differentiated once" if objective.differentiable else "has no derivative there"
+        raise UsageError(
+            f"{name} differentiates f {wanted}with respect to h, but {type(objective).__name__} {gives}, cost "
+            f"included; use an objective that is a function of h, or {VALUES_ONLY}"
         )
 
 

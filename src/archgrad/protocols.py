@@ -183,6 +183,32 @@ class Solver(Protocol):
         """Train and measure one architecture; pure, runs in a worker. ``save``: a file for the trained weights."""
 
 
+Weights = Mapping[str, Tensor]
+"""z: the weights that are trained, by name."""
+
+TrainingLoss = Callable[[Weights, Tensor, int], Tensor]
+"""g(z, h, k): the training loss on the k-th coming batch, one number; a function of these three alone."""
+
+Update = Callable[[Weights, Weights, int], Weights]
+"""z, dg/dz and k to new z: the k-th coming step of the weight optimiser, differentiable, nothing in place."""
+
+
+class Hypergradient(Protocol):
+    """dz*/dh: how the trained weights depend on h. ``hypergradients/``
+
+    differentiable: how often f(z', h) can then be differentiated in h.
+    """
+
+    differentiable: int
+
+    def __call__(self, g: TrainingLoss, z: Weights, h: Tensor, update: Update) -> dict[str, Tensor]:
+        """z' with its dependence on h attached; z stays as it is, and no gradient of z reaches the caller's.
+
+        h: one architecture ``[D, K]``, or any other tensor. ``f(z', h).backward()`` then gives all of the gradient,
+        df/dh + (dz'/dh)' df/dz'.
+        """
+
+
 class Objective(Protocol):
     """f from what was measured, lower is better. ``objectives/``
 
