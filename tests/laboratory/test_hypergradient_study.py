@@ -20,17 +20,17 @@ def test_the_exact_implicit_derivative_is_that_of_retrained_minima():
     """Trained again at h + e d and h - e d, f changes along d as Implicit(Exact()) says."""
     problem = DigitsSupernet("tanh")
     problem.x, problem.y = problem.x[:60], problem.y[:60]
-    problem.train(400)
+    problem.train(1500)  # to a slope of 3e-8: from 1e-6, what is left of training is more than the bound below
     exact = laboratory.derivative(problem, Implicit(Exact()), laboratory.nothing)
     direction = torch.randn(2, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     values = []
     start, h = problem.z, problem.h
-    for e in (1e-3, -1e-3):
+    for e in (1e-2, -1e-2):
         problem.z, problem.h = start, h + e * direction
-        problem.train(200)
+        problem.train(1500)
         values.append(float(problem.f(problem.z, problem.h)))
     along = float((exact * direction).sum())
-    assert (values[0] - values[1]) / 2e-3 == pytest.approx(along, rel=1e-2)
+    assert (values[0] - values[1]) / 2e-2 == pytest.approx(along, rel=1e-3)
     problem.z, problem.h = start, h
     first = float((laboratory.derivative(problem, FirstOrder(), laboratory.nothing) * direction).sum())
     assert abs(first - along) > 0.05 * abs(along)
