@@ -86,8 +86,8 @@ def test_both_run_from_python():
         ),
         (
             "nasbench201",
-            {"table": "t.csv", "report": ["flops"]},
-            "got flops; make a table with archgrad benchmark import",
+            {"table": "t.csv", "report": ["eval_time"]},
+            "got eval_time; make a table with archgrad benchmark import",
         ),
         ("made_lrage", {}, "did you mean 'made_large'"),
     ],

@@ -54,12 +54,10 @@ def compare(
         raise UsageError(f"budget should be at least 1 evaluation, got {budget}")
     if not recipes:
         raise UsageError("there should be a recipe to compare, got none; see archgrad recipes")
-    twice = next((r for i, r in enumerate(recipes) if r in recipes[:i]), None)
-    if twice is not None:
-        raise UsageError(f"recipes should differ, got {twice} twice; leave one out, or give it other settings")
-    twice_level = next((x for i, x in enumerate(levels) if x in levels[:i]), None)
-    if twice_level is not None:
-        raise UsageError(f"levels should differ, got {twice_level:g} twice; leave one out")
+    for what, given in (("recipes", recipes), ("levels", levels)):
+        twice = next((x for i, x in enumerate(given) if x in given[:i]), None)
+        if twice is not None:
+            raise UsageError(f"{what} should differ, got {twice} twice; leave one out")
     if not bool((benchmark.mean > benchmark.optimum).all()):
         raise UsageError(f"values of {benchmark.name} should vary, but all are the same; search on another column")
     bad = [level for level in levels if not 0 < level <= 1]

@@ -61,7 +61,7 @@ def measure(benchmark: Benchmark, searcher: Searcher, runs: int, budget: int, se
             began = time.process_time()
             searcher.observe(batch, seen)
             seconds += time.process_time() - began
-    # judged afterwards, many at once: one at a time that is half of the loop
+    # judged afterwards, many at once: one at a time f would be looked up twice
     blocks = torch.split(choices, max(1, JUDGED // runs), 1)
     values = [benchmark.value(one_hot(block.long(), space.K).float()).double() for block in blocks]
     return Course(choices, observed, torch.cat(values, 1), seconds)

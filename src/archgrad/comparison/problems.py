@@ -26,6 +26,10 @@ USUAL: Mapping[str, tuple[str, tuple[str, ...]]] = {
 accuracies: one training's is searched on, the mean of three reported."""
 
 
+ACCURACY = re.compile(r"(^|_)(val|valid|test|acc|accuracy)(_|$)")
+"""What columns of a CSV file with accuracies are called."""
+
+
 def benchmark_named(
     name: str,
     runs: int,
@@ -78,10 +82,10 @@ def benchmark_named(
 
 def from_csv(path: str | Path, name: str, columns: Sequence[str]) -> Table:
     """These columns of a CSV file, as accuracies in percent. UsageError for those that are not called like one."""
-    other = next((c for c in columns if not re.search("val|test|acc", c)), None)
+    other = next((c for c in columns if not ACCURACY.search(c)), None)
     if other is not None:
         raise UsageError(
-            f"columns of a CSV file are taken for accuracies in %, so should have val, test or acc in their name, got "
+            f"columns of a CSV file are taken for accuracies in %, so should say val, test or acc, got "
             f"{other}; make a table with archgrad benchmark import, and give that"
         )
     meanings = [Meaning(name=c, split="test", unit="%", better="higher") for c in dict.fromkeys(columns)]
