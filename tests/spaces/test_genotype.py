@@ -116,7 +116,7 @@ FAULTS = [
     ),
     (changed("normal=", ""), r"every part .* named .*, got "),
     (changed("Genotype(", "Genotyp("), r"should be Genotype\(normal=\[...\], ...\), got .Genotyp\(normal="),
-    ("__import__('os').system('touch /tmp/x')", r"should be Genotype\(.*, got .*system"),
+    ("__import__('os').system('true')", r"should be Genotype\(.*, got .*system"),
     (changed("'dil_conv_3x3', 2", "'dil_conv_3x3', __import__('os').getpid()"), r"whole number, got .*__import__"),
     (changed("'dil_conv_3x3', 2)]", "'dil_conv_3x3', 2)"), r"at line 1, column \d+: "),
     ("Genotype(\nnormal=[(]", r"got '\]' at line 2, column 10: "),
