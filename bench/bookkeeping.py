@@ -3,7 +3,8 @@
     python bench/bookkeeping.py [--budget 2000] [--repeats 5] [--table nasbench201.csv.gz] [--json]
 
 CPU milliseconds an evaluation that ONE run of each recipe adds in memory, on the NK chain (20 decisions of 7): the
-whole loop of ``archgrad compare`` with the searcher, and the loop without it. The median of some repeats, one thread.
+whole loop of ``archgrad compare`` with the searcher, the loop without it, and what of the latter is f itself, looked up
+once a batch to be seen and once at the end to be judged. The median of some repeats, one thread.
 
 With ``--table`` also evaluations a second of 500 runs of published REINFORCE on NAS-Bench-201, whole loop, beside the
 plain loop of ``bench/policies.py`` for one: ratios of neighbours in time.
@@ -12,13 +13,16 @@ plain loop of ``bench/policies.py`` for one: ratios of neighbours in time.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from policies import plain_factorised, rate
+from torch import Tensor
 
 from archgrad.benchmarks.csv_table import read_csv
 from archgrad.benchmarks.landscapes import landscapes
@@ -42,14 +46,32 @@ RECIPES = (
 COLUMN = "cifar10_val_12"
 
 
-def alone(recipe: str, budget: int, seed: int) -> tuple[float, float]:
-    """CPU milliseconds an evaluation of one run: the searcher, and everything else of the loop."""
-    benchmark = landscapes(20, 7, [seed])
+class Clock:
+    """CPU seconds spent in a function."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def watch(self, f: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def watched(*arguments: Any) -> Tensor:
+            began = time.process_time()
+            values = f(*arguments)
+            self.seconds += time.process_time() - began
+            return values
+
+        return watched
+
+
+def alone(recipe: str, budget: int, seed: int) -> tuple[float, float, float]:
+    """CPU milliseconds an evaluation of one run: the searcher, everything else of the loop, and f within that."""
+    clock, chain = Clock(), landscapes(20, 7, [seed])
+    benchmark = dataclasses.replace(chain, observe=clock.watch(chain.observe), value=clock.watch(chain.value))
     searcher = side_by_side([named(recipe)(benchmark.space, seed)])
     began = time.process_time()
     course = measure(benchmark, searcher, 1, budget, seed)
     total = time.process_time() - began
-    return 1000 * course.seconds / budget, 1000 * (total - course.seconds) / budget
+    found = course.seconds, total - course.seconds, clock.seconds
+    return tuple(1000 * s / budget for s in found)  # type: ignore[return-value]
 
 
 def many(path: str, runs: int, budget: int, seed: int) -> float:
@@ -70,17 +92,18 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    measured: dict[str, list[tuple[float, float]]] = {recipe: [] for recipe in RECIPES}
+    measured: dict[str, list[tuple[float, float, float]]] = {recipe: [] for recipe in RECIPES}
     for repeat in range(options.repeats + 1):
         for recipe, found in measured.items():
-            pair = alone(recipe, options.budget, repeat)
+            spent = alone(recipe, options.budget, repeat)
             if repeat:  # the first warms up
-                found.append(pair)
+                found.append(spent)
     rows: list[dict[str, Any]] = [
         {
             "recipe": recipe,
-            "searcher_ms": statistics.median(s for s, _ in found),
-            "loop_ms": statistics.median(rest for _, rest in found),
+            "searcher_ms": statistics.median(s for s, _, _ in found),
+            "loop_ms": statistics.median(rest for _, rest, _ in found),
+            "f_ms": statistics.median(f for _, _, f in found),
         }
         for recipe, found in measured.items()
     ]
@@ -94,9 +117,9 @@ def main() -> None:
     if options.json:
         print(json.dumps({"budget": options.budget, "rows": rows, "ratios": ratios}))
         return
-    print(f"{'CPU ms an evaluation':55}{'searcher':>10}{'the rest':>10}")
+    print(f"{'CPU ms an evaluation':55}{'searcher':>10}{'the rest':>10}{'of it f':>10}")
     for row in rows:
-        print(f"{row['recipe']:55}{row['searcher_ms']:10.3f}{row['loop_ms']:10.3f}")
+        print(f"{row['recipe']:55}{row['searcher_ms']:10.3f}{row['loop_ms']:10.3f}{row['f_ms']:10.3f}")
     if ratios:
         middle, low, high = statistics.median(ratios), min(ratios), max(ratios)
         print(f"500 runs on NAS-Bench-201 beside a plain loop: {middle:.0f} x ({low:.0f} to {high:.0f})")

@@ -34,6 +34,7 @@ from archgrad.hypergradients import (
     Nystrom,
     Unrolled,
 )
+from archgrad.laboratory.minimum import minimum
 from archgrad.protocols import Hypergradient, Weights
 from archgrad.tasks import load
 
@@ -70,24 +71,7 @@ class Problem:
         return self.loss(z, *self.valid)
 
     def train(self) -> None:
-        leaves = {n: v.clone().requires_grad_() for n, v in self.z.items()}
-        optimizer = torch.optim.LBFGS(
-            list(leaves.values()),
-            max_iter=2000,
-            history_size=50,
-            tolerance_grad=1e-9,
-            tolerance_change=0,
-            line_search_fn="strong_wolfe",
-        )
-
-        def closure() -> Tensor:
-            optimizer.zero_grad()
-            loss = self.g(leaves, self.h, 0)
-            loss.backward()  # type: ignore[no-untyped-call]
-            return loss
-
-        optimizer.step(closure)  # type: ignore[no-untyped-call]
-        self.z = {n: v.detach() for n, v in leaves.items()}
+        self.z = minimum(self.g, self.z, self.h, steps=2000, slope=1e-9)
 
     def to(self, dtype: torch.dtype) -> Problem:
         other = Problem(self.batch, dtype)

@@ -10,6 +10,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from archgrad.errors import UsageError
+from archgrad.laboratory.minimum import minimum
 from archgrad.protocols import Weights
 from archgrad.spaces.choice import Choice
 from archgrad.spaces.model import made, space_of
@@ -69,24 +70,7 @@ class DigitsSupernet:
 
     def train(self, steps: int = 3000) -> None:
         """z to a minimum of g, by L-BFGS."""
-        leaves = {n: v.clone().requires_grad_() for n, v in self.z.items()}
-        optimizer = torch.optim.LBFGS(
-            list(leaves.values()),
-            max_iter=steps,
-            history_size=50,
-            tolerance_grad=1e-10,
-            tolerance_change=0,
-            line_search_fn="strong_wolfe",
-        )
-
-        def closure() -> Tensor:
-            optimizer.zero_grad()
-            loss = self.g(leaves, self.h, 0)
-            loss.backward()  # type: ignore[no-untyped-call]
-            return loss
-
-        optimizer.step(closure)  # type: ignore[no-untyped-call]
-        self.z = {n: v.detach() for n, v in leaves.items()}
+        self.z = minimum(self.g, self.z, self.h, steps=steps, slope=1e-10)
 
     def to(self, dtype: torch.dtype) -> DigitsSupernet:
         """The same in another number type."""
