@@ -243,12 +243,18 @@ def test_values_that_do_not_vary_are_refused():
 
 @pytest.mark.parametrize(("scale", "shift"), [(1e-12, 0.0), (1.0, 0.0), (1.0, 1e9), (1e-3, -1e8)])
 def test_hits_do_not_depend_on_units(scale, shift):
-    """Nor on a level: the optimum counts in any, and what is short of it in none."""
-    values = scale * torch.rand(12, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + shift
-    made = from_table(Table("made", SPACE, (Column(name="valid", split="cost", values=values),)), "valid")
-    order = values.argsort(descending=True).tolist()
-    row = row_of("scripted", made, measure(made, Scripted([order], 4), 1, 12, 0), [1.0])
-    assert row.samples_to == {1.0: (12, 12, 12)}
+    """Nor on a level: the optimum counts in any of 20 tables, and what is short of it in none.
+
+    Without what is forgiven for rounding it does not in some: mean - (mean - optimum) falls below the optimum.
+    """
+    for seed in range(20):
+        draws = torch.rand(12, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        made = from_table(
+            Table("made", SPACE, (Column(name="valid", split="cost", values=scale * draws + shift),)), "valid"
+        )
+        order = draws.argsort(descending=True).tolist()
+        row = row_of("scripted", made, measure(made, Scripted([order], 4), 1, 12, 0), [1.0])
+        assert row.samples_to == {1.0: (12, 12, 12)}
 
 
 def test_decisions_of_many_options_are_judged_by_what_was_evaluated():
